@@ -1,0 +1,3 @@
+//! The evenkeel proxy.
+
+pub mod config;
