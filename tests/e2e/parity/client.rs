@@ -1,0 +1,133 @@
+//! One request, written byte by byte, and what came back as one comparable text.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::trace::{is_own_header, render_bytes};
+
+/// Longest wait for an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone)]
+pub enum Body {
+    None,
+    Sized(Vec<u8>),
+    /// Chunks, then trailers.
+    Chunked(Vec<Vec<u8>>, Vec<(&'static str, &'static str)>),
+}
+
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub method: &'static str,
+    pub path: String,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Body,
+    /// The client goes away as soon as the probe has reported this callback.
+    pub abort_after: Option<super::program::Phase>,
+}
+
+impl Request {
+    pub fn get(path: &str) -> Self {
+        Self { method: "GET", path: path.to_owned(), headers: Vec::new(), body: Body::None, abort_after: None }
+    }
+
+    pub fn post(path: &str, body: impl AsRef<[u8]>) -> Self {
+        Self { method: "POST", body: Body::Sized(body.as_ref().to_vec()), ..Self::get(path) }
+    }
+
+    /// A body in two chunks and two trailers.
+    pub fn with_trailers(path: &str) -> Self {
+        let body = Body::Chunked(vec![b"first ".to_vec(), b"second".to_vec()], vec![("x-trailer", "one"), ("X-Trailer", "two")]);
+        Self { method: "POST", body, ..Self::get(path) }
+    }
+
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    fn encode(&self, program: &str) -> Vec<u8> {
+        let mut head = format!(
+            "{} {} HTTP/1.1\r\nHost: probe.test\r\nX-P-One: 1\r\nx-p-many: a\r\nX-P-Many: b\r\nx-p-empty:\r\nreferer: http://from.test/\r\n\
+             user-agent: parity\r\nconnection: close\r\n",
+            self.method, self.path
+        );
+        if !program.is_empty() {
+            head.push_str(&format!("x-probe: {program}\r\n"));
+        }
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let mut body = Vec::new();
+        match &self.body {
+            Body::None => head.push_str("\r\n"),
+            Body::Sized(bytes) => {
+                head.push_str(&format!("content-length: {}\r\n\r\n", bytes.len()));
+                body.extend(bytes);
+            }
+            Body::Chunked(chunks, trailers) => {
+                head.push_str("transfer-encoding: chunked\r\n\r\n");
+                for chunk in chunks {
+                    body.extend(format!("{:x}\r\n", chunk.len()).as_bytes());
+                    body.extend(chunk);
+                    body.extend(b"\r\n");
+                }
+                body.extend(b"0\r\n");
+                trailers.iter().for_each(|(name, value)| body.extend(format!("{name}: {value}\r\n").as_bytes()));
+                body.extend(b"\r\n");
+            }
+        }
+        [head.as_bytes(), &body].concat()
+    }
+
+    /// Sends it and reads to the end; `None` when the client is to go away, which the caller then does by dropping the stream.
+    pub fn send(&self, to: SocketAddr, program: &str) -> std::io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(to)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_MAX))?;
+        stream.write_all(&self.encode(program))?;
+        Ok(stream)
+    }
+}
+
+/// Status, headers of interest, body and trailers; or how it ended otherwise.
+pub fn read_answer(mut stream: TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let end = match stream.read_to_end(&mut bytes) {
+        Ok(_) => "",
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => ", then silence",
+        Err(_) => ", then a reset",
+    };
+    if bytes.is_empty() {
+        return format!("client: no answer{end}");
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return format!("client: half a head{end}: {}", render_bytes(&bytes)) };
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap_or_default().to_owned();
+    let headers: Vec<String> = lines.filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value)))
+        .filter(|(name, _)| !is_own_header(name) && name != "connection")
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect();
+    let is_chunked = headers.iter().any(|header| header == "transfer-encoding: chunked");
+    let (body, trailers) = if is_chunked { join_chunks(body) } else { (body.to_owned(), String::new()) };
+    let body = if body.len() > 2000 { format!("{} bytes", body.len()) } else { format!("{body:?}") };
+    format!("client: {status} {headers:?} {body}{trailers}{end}")
+}
+
+fn join_chunks(mut rest: &str) -> (String, String) {
+    let mut body = String::new();
+    // Ends: every turn takes a line from the rest.
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let Ok(size) = usize::from_str_radix(size, 16) else { return (body, " (a bad chunk)".to_owned()) };
+        if size == 0 {
+            let trailers = after.trim_end();
+            return (body, if trailers.is_empty() { String::new() } else { format!(" trailers {trailers:?}") });
+        }
+        let Some(chunk) = after.get(..size) else { return (body, " (half a chunk)".to_owned()) };
+        body.push_str(chunk);
+        rest = after.get(size + 2..).unwrap_or_default();
+    }
+    (body, " (no last chunk)".to_owned())
+}
