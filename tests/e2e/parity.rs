@@ -26,14 +26,16 @@ pub fn dev() {
         .replace("@ORIGIN@", &origin.address.port().to_string())
         .replace("@DEAD@", &dead.port().to_string());
     std::fs::write("/tmp/parity-dev/envoy.yaml", yaml).unwrap();
-    let mut command = std::process::Command::new("/work/main/target/peers/envoy");
-    command.args(["-c", "/tmp/parity-dev/envoy.yaml", "--concurrency", "1", "--component-log-level", "wasm:info", "--log-level", "warn", "--disable-hot-restart"]);
-    let host = hosts::Host::start("envoy", command, address);
+    let mut host = hosts::Host::start("envoy", address, || {
+        let mut command = std::process::Command::new("/work/main/target/peers/envoy");
+        command.args(["-c", "/tmp/parity-dev/envoy.yaml", "--concurrency", "1", "--component-log-level", "wasm:info", "--log-level", "warn", "--disable-hot-restart"]);
+        command
+    });
     let filter = std::env::args().nth(1).unwrap_or_default();
     for case in cases::all() {
         if !case.name.contains(&filter) { continue; }
         println!("== {}", case.name);
-        for line in case.run(&host) { println!("{line}"); }
+        for line in case.run(&mut host) { println!("{line}"); }
     }
     println!("{}", host.last_log());
 }

@@ -11,6 +11,7 @@
 ;;            100 v  what this callback returns             101 v  the same, only while the stream has not ended
 ;;            102 r  register r = first cell of the last call
 ;;            103    trap
+;;            104    skip the rest while the stream has not ended       105 skip the rest, but for the first time
 ;; Argument:  0 u32 constant             1 u16 length, bytes: two arguments, pointer and length
 ;;            2 a cell for a result      3 two cells, for a pointer and a length that the host fills
 ;;            4 r    register r          5 u64 constant      6 this context      7 the latest stream
@@ -18,7 +19,8 @@
 ;; All numbers little-endian.
 ;;
 ;; Memory:  0x1000 arguments (16 x 8)     0x1100 kinds of cells (16)     0x1200 cells (16 x 8, filled with 0xAA before a call)
-;;          0x1300 registers (16 x 4)     0x1400 iovec                   0x10000-0x3ffff the line being written
+;;          0x1300 registers (16 x 4)     0x1400 iovec                   0x1500 phases that ran (32)
+;;          0x10000-0x3ffff the line being written
 ;;          0x40000-0x5ffff program       0x60000-0x7ffff free for programs   0x100000- what the host allocates
 (module
   (import "env" "proxy_log" (func $proxy_log (param i32 i32 i32) (result i32)))
@@ -259,6 +261,13 @@
         (br_if $done (i32.ge_u (global.get $pc) (local.get $end)))
         (local.set $operation (call $byte))
         (if (i32.eq (local.get $operation) (i32.const 103)) (then (unreachable)))
+        (if (i32.eq (local.get $operation) (i32.const 104))
+          (then (br_if $done (i32.eqz (local.get $ended))) (br $next)))
+        (if (i32.eq (local.get $operation) (i32.const 105))
+          (then
+            (br_if $done (i32.load8_u offset=0x1500 (local.get $phase)))
+            (i32.store8 offset=0x1500 (local.get $phase) (i32.const 1))
+            (br $next)))
         (if (i32.eq (local.get $operation) (i32.const 102))
           (then
             (i32.store offset=0x1300 (i32.shl (call $byte) (i32.const 2)) (i32.load (i32.const 0x1200)))
@@ -311,6 +320,7 @@
     (local $end i32)
     (local.set $end (i32.add (local.get $at) (local.get $length)))
     (global.set $program_end (i32.const 0x40000))
+    (memory.fill (i32.const 0x1500) (i32.const 0) (i32.const 32))
     (block $done
       (loop $next
         (br_if $done (i32.ge_u (i32.add (local.get $at) (i32.const 1)) (local.get $end)))

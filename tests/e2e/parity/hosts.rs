@@ -25,27 +25,38 @@ pub struct Host {
     pub name: &'static str,
     pub address: SocketAddr,
     log: Arc<(Mutex<Log>, Condvar)>,
+    command: Box<dyn Fn() -> Command>,
     child: Child,
 }
 
 impl Host {
-    /// Starts `command`, whose log goes to standard error, and waits until it listens on `address`.
-    pub fn start(name: &'static str, mut command: Command, address: SocketAddr) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = Arc::new((Mutex::new(Log::default()), Condvar::new()));
-        let stderr = child.stderr.take().unwrap();
-        thread::spawn({
-            let log = log.clone();
-            move || read_log(BufReader::new(stderr), &log)
-        });
-        let mut host = Self { name, address, log, child };
+    /// Starts a command, whose log goes to standard error, and waits until it listens on `address`.
+    pub fn start(name: &'static str, address: SocketAddr, command: impl Fn() -> Command + 'static) -> Self {
+        let (log, child) = spawn(command());
+        let mut host = Self { name, address, log, command: Box::new(command), child };
+        host.wait_until_it_listens();
+        host
+    }
+
+    /// Starts it again if it died, or does so within `wait`; whether it had.
+    pub fn revive(&mut self, wait: Duration) -> bool {
+        let (log, changed) = &*self.log;
+        drop(changed.wait_timeout_while(log.lock().unwrap(), wait, |log| !log.ended));
+        let is_dead = self.log.0.lock().unwrap().ended;
+        if is_dead {
+            (self.log, self.child) = spawn((self.command)());
+            self.wait_until_it_listens();
+        }
+        is_dead
+    }
+
+    fn wait_until_it_listens(&mut self) {
         let begin = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            let exited = host.child.try_wait().unwrap();
-            assert!(exited.is_none() && begin.elapsed() < START_MAX, "{name} does not start ({exited:?}):\n{}", host.last_log());
+        while TcpStream::connect(self.address).is_err() {
+            let exited = self.child.try_wait().unwrap();
+            assert!(exited.is_none() && begin.elapsed() < START_MAX, "{} does not start ({exited:?}):\n{}", self.name, self.last_log());
             thread::sleep(Duration::from_millis(20));
         }
-        host
     }
 
     /// How many lines the probe has logged so far.
@@ -72,6 +83,17 @@ impl Drop for Host {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(mut command: Command) -> (Arc<(Mutex<Log>, Condvar)>, Child) {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let log = Arc::new((Mutex::new(Log::default()), Condvar::new()));
+    let stderr = child.stderr.take().unwrap();
+    thread::spawn({
+        let log = log.clone();
+        move || read_log(BufReader::new(stderr), &log)
+    });
+    (log, child)
 }
 
 fn read_log(mut reader: impl BufRead, log: &(Mutex<Log>, Condvar)) {

@@ -108,10 +108,14 @@ fn answer(request: &Request, mut stream: &TcpStream) -> Option<()> {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n0123456789").ok()?;
             None
         }
+        "stall" => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n0123456789").ok()?;
+            let _ = stream.read(&mut [0]);
+            None
+        }
         "hang" => {
             // Until the other side gives up.
-            let mut byte = [0];
-            let _ = stream.read(&mut byte);
+            let _ = stream.read(&mut [0]);
             None
         }
         "slow" => {

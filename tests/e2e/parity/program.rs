@@ -132,6 +132,10 @@ pub enum Step {
     /// Keeps the first number the last call gave.
     Save(u8),
     Trap,
+    /// The rest of the block only when the stream has ended.
+    OnlyAtEnd,
+    /// The rest of the block only the first time.
+    OnlyOnce,
 }
 
 impl From<Call> for Step {
@@ -163,6 +167,12 @@ impl Program {
         steps.iter().filter_map(|step| if let Step::Call(call) = step { Some(call) } else { None }).nth(index)
     }
 
+    /// Whether this phase's block can answer with a pause.
+    pub fn pauses(&self, phase: u32) -> bool {
+        let mut blocks = self.blocks.iter().filter(|(other, _)| *other as u32 == phase);
+        blocks.any(|(_, steps)| steps.iter().any(|step| matches!(step, Step::Return(1) | Step::ReturnUntilEnd(1))))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
@@ -187,6 +197,8 @@ fn encode_step(step: &Step, out: &mut Vec<u8>) {
         Step::ReturnUntilEnd(action) => out.extend([101, *action]),
         Step::Save(register) => out.extend([102, *register]),
         Step::Trap => out.push(103),
+        Step::OnlyAtEnd => out.push(104),
+        Step::OnlyOnce => out.push(105),
         Step::Call(call) => {
             out.extend([call.function, u8::try_from(call.arguments.len()).expect("few arguments")]);
             call.arguments.iter().for_each(|argument| encode_argument(argument, out));

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use super::program::{Call, Phase, Program, Show};
+use super::case::Case;
+use super::program::{Call, Phase, Show};
 
 /// Headers a proxy may add or set of its own, at any time; a name that ends in `*` is a prefix.
 const OWN_HEADERS: [&str; 6] = ["x-request-id", "x-forwarded-proto", "x-envoy-*", "x-evenkeel-*", "date", "server"];
@@ -93,10 +94,11 @@ impl Names {
 }
 
 /// The comparable lines of one case.
-pub fn render(program: &Program, lines: &[Line]) -> Vec<String> {
+pub fn render(case: &Case, lines: &[Line]) -> Vec<String> {
+    let program = &case.program;
     let mut names = Names::default();
     let mut rendered = Vec::new();
-    for line in merge_body_callbacks(lines) {
+    for line in merge_body_callbacks(case, lines) {
         rendered.push(match &line {
             Line::Callback { context, phase, arguments } => render_callback(&mut names, *context, *phase, *arguments),
             Line::Operation { context, phase, index, status, outputs } => {
@@ -114,23 +116,27 @@ pub fn render(program: &Program, lines: &[Line]) -> Vec<String> {
 }
 
 /// How many pieces a body arrives in is the network's matter: neighbours without a call between them become one.
-fn merge_body_callbacks(lines: &[Line]) -> Vec<Line> {
+fn merge_body_callbacks(case: &Case, lines: &[Line]) -> Vec<Line> {
     let mut merged: Vec<Line> = Vec::new();
     for line in lines {
-        if let (
-            Some(Line::Callback { context: before, phase: phase_before, arguments: sum }),
-            Line::Callback { context, phase, arguments: [length, ended, ..] },
-        ) = (merged.last_mut(), line)
-            && before == context
-            && phase_before == phase
+        let mut line = line.clone();
+        if let Line::Callback { context, phase, arguments: [length, ended, ..] } = &mut line
             && [Phase::RequestBody as u32, Phase::ResponseBody as u32].contains(phase)
         {
-            let [length_sum, ended_sum, ..] = sum;
-            *length_sum += length;
-            *ended_sum |= ended;
-            continue;
+            if case.has_cut_body {
+                *length = 0;
+            }
+            if let Some(Line::Callback { context: before, phase: phase_before, arguments: [length_before, ended_before, ..] }) = merged.last_mut()
+                && before == context
+                && phase_before == phase
+            {
+                // Of a body that is held, each callback tells the whole.
+                *length_before = if case.program.pauses(*phase) { *length } else { *length_before + *length };
+                *ended_before |= *ended;
+                continue;
+            }
         }
-        merged.push(line.clone());
+        merged.push(line);
     }
     merged
 }
