@@ -12,6 +12,8 @@ mod accept;
 mod access_log;
 mod admin;
 mod bad_config;
+mod harness;
+
 mod balance;
 mod bodies;
 mod drain;

@@ -337,7 +337,7 @@ mod tests {
         check("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", Some(41));
         check(
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: 1\r\n\r\n",
-            Some(68),
+            Some(66),
         );
         check(
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n",
