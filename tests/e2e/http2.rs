@@ -12,6 +12,7 @@ both_hosts!(
     a_hundred_streams_over_tls,
     large_bodies_both_ways,
     a_stream_that_is_reset_leaves_the_others,
+    a_flood_of_resets_leaves_other_clients_alone,
 );
 
 async fn hundred_streams(client: &Http2) {
@@ -112,4 +113,29 @@ fn a_stream_that_is_reset_leaves_the_others(host: Host) {
         let (status, body) = client.exchange("GET", "/name", Vec::new()).await.unwrap();
         assert_eq!((status, body.as_slice()), (200, &b"web"[..]));
     });
+}
+
+/// "Rapid reset": streams opened and given up at once, as fast as it goes. The connection may be ended for it; another
+/// client must not notice.
+fn a_flood_of_resets_leaves_other_clients_alone(host: Host) {
+    let web = nginx("web");
+    let proxy = Cluster::new()
+        .server(&web)
+        .pool("", &[("web", "")])
+        .on(host);
+    block_on(async {
+        for _ in 0..4 {
+            let client = Http2::open(proxy.address).await;
+            for _ in 0..500 {
+                let given_up = tokio::time::timeout(
+                    std::time::Duration::from_micros(200),
+                    client.send("GET", "/big.bin", Vec::new()),
+                );
+                if matches!(given_up.await, Ok(Err(_))) {
+                    break;
+                }
+            }
+        }
+    });
+    assert_eq!(proxy.sequence(20), ["web"; 20]);
 }

@@ -9,6 +9,7 @@ both_hosts!(
     oversized_heads_are_refused_and_reach_no_server,
     a_second_request_hidden_in_the_first_reaches_no_server,
     an_authority_in_the_request_line_wins,
+    random_bytes_hurt_nobody,
 );
 
 /// What the client sends, and why it is wrong. `both`: Envoy refuses it, too.
@@ -209,4 +210,39 @@ fn an_authority_in_the_request_line_wins(host: Host) {
         seen.contains("\r\nhost: real.example\r\n") && !seen.contains("other.example"),
         "{seen}"
     );
+}
+
+fn random_bytes_hurt_nobody(host: Host) {
+    let web = doubles::recorder("web");
+    let proxy = Cluster::new()
+        .server(&web)
+        .pool("", &[("web", "")])
+        .on(host);
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let beginnings: [&[u8]; 5] = [
+        b"",
+        b"GET ",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: t\r\n",
+        b"\x16\x03\x01",
+    ];
+    for round in 0..200 {
+        let length = 20 + (next() % 600) as usize;
+        let mut bytes = beginnings[round % beginnings.len()].to_vec();
+        bytes.extend((0..length).map(|_| next() as u8));
+        bytes.extend_from_slice(b"\r\n\r\n");
+        let mut connection = proxy.connect();
+        connection.send_bytes(&bytes).ok();
+        if round % 20 == 0 {
+            connection.is_closed_within(Duration::from_millis(100));
+        }
+    }
+    assert_eq!(web.requests_text(), Vec::<String>::new());
+    assert_eq!(proxy.get("/").status, 200);
 }

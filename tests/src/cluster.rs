@@ -27,6 +27,7 @@ pub struct Cluster {
     workers: usize,
     bind: String,
     listener: String,
+    more_listeners: String,
     top: String,
     policy: String,
     binary: Option<PathBuf>,
@@ -45,6 +46,7 @@ impl Cluster {
             workers: 1,
             bind: ports::free().to_string(),
             listener: String::new(),
+            more_listeners: String::new(),
             top: String::new(),
             policy: String::new(),
             binary: None,
@@ -75,6 +77,18 @@ impl Cluster {
     /// Further keys of the listener: `accept: balanced`.
     pub fn listener(mut self, keys: &str) -> Self {
         self.listener = format!(", {keys}");
+        self
+    }
+
+    /// Listens there, and not at a free port of 127.0.0.1.
+    pub fn bind(mut self, address: SocketAddr) -> Self {
+        self.bind = address.to_string();
+        self
+    }
+
+    /// Further listeners, as lines of the list.
+    pub fn more_listeners(mut self, lines: &str) -> Self {
+        self.more_listeners = format!("{lines}\n");
         self
     }
 
@@ -117,8 +131,8 @@ impl Cluster {
     /// The configuration file's text.
     pub fn yaml(&self, admin: &str, access_log: &str) -> String {
         let mut text = format!(
-            "listeners:\n  - {{name: web, bind: '{}'{}}}\nadmin: {{bind: '{admin}'}}\nworkers: {}\n",
-            self.bind, self.listener, self.workers
+            "listeners:\n  - {{name: web, bind: '{}'{}}}\n{}admin: {{bind: '{admin}'}}\nworkers: {}\n",
+            self.bind, self.listener, self.more_listeners, self.workers
         );
         if !self.top.contains("access_log:") {
             text.push_str(&format!(

@@ -32,8 +32,7 @@ impl Nginx {
     pub fn start_at(name: &str, address: SocketAddr) -> Self {
         let directory = TempDir::new().unwrap();
         write_site(&directory);
-        let port = address.port();
-        Self::run(name, address, directory, |path| site(name, port, path))
+        Self::run(name, address, directory, |path| site(name, address, path))
     }
 
     /// nginx itself as a load balancer: the lines of an `upstream` block, in front of the same servers.
@@ -119,9 +118,9 @@ fn preamble(path: &str) -> String {
     text
 }
 
-fn site(name: &str, port: u16, path: &str) -> String {
+fn site(name: &str, address: SocketAddr, path: &str) -> String {
     format!(
-        "server {{ listen 127.0.0.1:{port}; root {path}/site;\n\
+        "server {{ listen {address}; root {path}/site;\n\
          location / {{ try_files $uri @name; }}\n\
          location @name {{ return 200 {name}; }}\n\
          location = /name {{ return 200 {name}; }}\n\
