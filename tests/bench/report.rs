@@ -1,0 +1,124 @@
+//! What comes out: Markdown for people and the README, JSON for comparing runs.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Map, Value, json};
+
+use crate::Scale;
+use crate::machine::Machine;
+use crate::peers::{Choice, is_optimised, target_folder};
+
+/// The result of one sub-command.
+#[derive(Debug)]
+pub struct Section {
+    /// Its key in the JSON document.
+    pub key: &'static str,
+    pub markdown: String,
+    pub json: Value,
+    /// Rows whose figures do not count; the program then ends with an error, after it has written everything.
+    pub invalid: Vec<String>,
+}
+
+#[derive(Debug)]
+pub struct Report {
+    folder: PathBuf,
+    markdown: String,
+    json: Map<String, Value>,
+    invalid: Vec<String>,
+}
+
+impl Report {
+    pub fn begin(scale: &Scale, choice: &Choice) -> Result<Self> {
+        let folder = target_folder()?.join("bench");
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("creating {}", folder.display()))?;
+        let machine = Machine::look();
+        let mut markdown = machine.sentence();
+        if !is_optimised() {
+            markdown.push_str(" **Not an optimised build: the figures of evenkeel and of the load generator mean nothing.**");
+        }
+        if !choice.access_log {
+            markdown.push_str(" No access log anywhere.");
+        }
+        let mut json = Map::new();
+        json.insert("machine".into(), machine.json());
+        json.insert("optimised".into(), json!(is_optimised()));
+        json.insert("rounds".into(), json!(scale.rounds));
+        json.insert("seconds".into(), json!(scale.measured.as_secs_f64()));
+        json.insert("access_log".into(), json!(choice.access_log));
+        Ok(Self {
+            folder,
+            markdown,
+            json,
+            invalid: Vec::new(),
+        })
+    }
+
+    /// Takes a section in, and writes what there is so far: a later failure loses nothing.
+    pub fn add(&mut self, section: Section) -> Result<()> {
+        self.markdown.push_str("\n\n");
+        self.markdown.push_str(section.markdown.trim_end());
+        self.json.insert(section.key.into(), section.json);
+        self.invalid.extend(section.invalid);
+        let write = |name: &str, text: &str| {
+            let path = self.folder.join(name);
+            std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+        };
+        write("bench.md", &format!("{}\n", self.markdown))?;
+        write("bench.json", &serde_json::to_string_pretty(&self.json)?)
+    }
+
+    /// Prints everything.
+    ///
+    /// # Errors
+    /// When a row is invalid.
+    pub fn finish(self) -> Result<()> {
+        println!("{}", self.markdown);
+        eprintln!("written to {}", self.folder.display());
+        anyhow::ensure!(
+            self.invalid.is_empty(),
+            "invalid: {}",
+            self.invalid.join("; ")
+        );
+        Ok(())
+    }
+}
+
+/// A Markdown table; every row has as many cells as there are columns.
+pub fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let heads: Vec<String> = columns.iter().map(|column| (*column).to_owned()).collect();
+    // The first column is text, the others are figures.
+    let rule: Vec<String> = columns
+        .iter()
+        .enumerate()
+        .map(|(index, _)| if index == 0 { "---" } else { "---:" }.to_owned())
+        .collect();
+    [line(&heads), line(&rule)]
+        .into_iter()
+        .chain(rows.iter().map(|row| line(row)))
+        .collect()
+}
+
+/// `digits` after the point, or a dash.
+pub fn figure(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_markdown() {
+        let rows = [
+            vec!["nginx".to_owned(), figure(Some(12.345), 1)],
+            vec!["direct".to_owned(), figure(None, 1)],
+        ];
+        assert_eq!(
+            table(&["proxy", "µs"], &rows),
+            "| proxy | µs |\n| --- | ---: |\n| nginx | 12.3 |\n| direct | – |\n"
+        );
+    }
+}
