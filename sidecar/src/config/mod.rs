@@ -7,7 +7,7 @@ pub mod document;
 pub mod fault;
 pub mod locate;
 pub mod nearest;
-mod seam;
+pub(crate) mod seam;
 pub mod tls;
 mod valid;
 
