@@ -4,39 +4,88 @@
 //! arguments. It logs each callback and each call with its results. Here is what to program ([`cases`]), how both proxies are run
 //! from one configuration ([`hosts`]), and how traces are made comparable ([`trace`]). What may differ is a list with reasons
 //! ([`differences`]); an entry of it that no longer differs fails the test too.
+//!
+//! After a run the traces lie in `<target>/tmp/parity/{envoy,evenkeel}.trace`. `EVENKEEL_PARITY=<beginning of a name>` runs some cases only.
 
 mod case;
 mod cases;
 mod client;
+mod differences;
 mod hostcalls;
 mod hosts;
 mod origin;
 mod program;
+mod start;
 mod trace;
 
-// DEV BEGIN
-pub fn dev() {
-    let origin = origin::Origin::start();
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let probe = wat::parse_file("/tmp/wt/parity/tests/probe/probe.wat").unwrap();
-    std::fs::write("/tmp/parity-dev/probe.wasm", probe).unwrap();
-    let address = hosts::free_address();
-    let yaml = std::fs::read_to_string("/tmp/parity-dev/envoy.tpl.yaml").unwrap()
-        .replace("@PORT@", &address.port().to_string())
-        .replace("@ORIGIN@", &origin.address.port().to_string())
-        .replace("@DEAD@", &dead.port().to_string());
-    std::fs::write("/tmp/parity-dev/envoy.yaml", yaml).unwrap();
-    let mut host = hosts::Host::start("envoy", address, || {
-        let mut command = std::process::Command::new("/work/main/target/peers/envoy");
-        command.args(["-c", "/tmp/parity-dev/envoy.yaml", "--concurrency", "1", "--component-log-level", "wasm:info", "--log-level", "warn", "--disable-hot-restart"]);
-        command
-    });
-    let filter = std::env::args().nth(1).unwrap_or_default();
-    for case in cases::all() {
-        if !case.name.contains(&filter) { continue; }
-        println!("== {}", case.name);
-        for line in case.run(&mut host) { println!("{line}"); }
+use std::fmt::Write as _;
+use std::path::Path;
+use std::thread;
+
+use evenkeel_tests::Host as Which;
+
+use case::Case;
+use differences::{DIFFERENCES, ENVOY_DIES, unexpected};
+use hosts::{Host, Setting};
+
+#[test]
+fn the_probe_sees_the_same_in_both_hosts() {
+    if !Which::Envoy.available() {
+        return;
     }
-    println!("{}", host.last_log());
+    let only = std::env::var("EVENKEEL_PARITY").unwrap_or_default();
+    let cases: Vec<Case> = cases::all().into_iter().filter(|case| case.name.starts_with(&only)).collect();
+    let setting = Setting::new();
+    let (envoy, evenkeel) = thread::scope(|scope| {
+        let envoy = scope.spawn(|| traces(&mut setting.start(Which::Envoy), &cases));
+        let evenkeel = scope.spawn(|| traces(&mut setting.start(Which::Sidecar), &cases));
+        (envoy.join().unwrap(), evenkeel.join().unwrap())
+    });
+    keep("envoy", &envoy);
+    keep("evenkeel", &evenkeel);
+
+    let mut used = vec![false; DIFFERENCES.len()];
+    let mut report = String::new();
+    let mut failed = 0;
+    for ((name, envoy), (_, evenkeel)) in envoy.iter().zip(&evenkeel) {
+        let text = if kills_envoy(name) { unfinished(evenkeel) } else { unexpected(name, envoy, evenkeel, &mut used) };
+        if !text.is_empty() {
+            failed += 1;
+            let _ = write!(report, "{name}\n{text}");
+        }
+    }
+    if only.is_empty() {
+        let unused = DIFFERENCES.iter().zip(used).filter(|(_, used)| !used);
+        unused.for_each(|(entry, _)| {
+            let _ = writeln!(report, "no longer differs: {}", entry.reason);
+        });
+    }
+    assert!(report.is_empty(), "{failed} of {} cases differ\n{report}", cases.len());
 }
-// DEV END
+
+fn kills_envoy(case: &str) -> bool {
+    ENVOY_DIES.iter().any(|name| case.starts_with(name))
+}
+
+/// The trace of each case, with its name.
+fn traces(host: &mut Host, cases: &[Case]) -> Vec<(String, Vec<String>)> {
+    let mut traces = vec![("start".to_owned(), start::trace(host))];
+    for case in cases {
+        let is_skipped = host.which == Which::Envoy && kills_envoy(&case.name);
+        traces.push((case.name.clone(), if is_skipped { Vec::new() } else { case.run(host) }));
+    }
+    traces
+}
+
+/// What a case without a counterpart must not show.
+fn unfinished(trace: &[String]) -> String {
+    trace.iter().filter(|line| line.starts_with('(')).map(|line| format!("  evenkeel {line}\n")).collect()
+}
+
+/// Leaves the traces where one can read them.
+fn keep(host: &str, traces: &[(String, Vec<String>)]) {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("parity");
+    std::fs::create_dir_all(&directory).unwrap();
+    let text: String = traces.iter().map(|(name, trace)| format!("== {name}\n{}\n", trace.join("\n"))).collect();
+    std::fs::write(directory.join(format!("{host}.trace")), text).unwrap();
+}

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use evenkeel_tests::eventually;
+
 use super::client::{Request, read_answer};
 use super::hosts::Host;
 use super::program::{Phase, Program};
@@ -13,34 +15,41 @@ const COMPLETE_MAX: Duration = Duration::from_secs(10);
 /// How long a proxy takes to die of a bug, at most.
 const DEATH_MAX: Duration = Duration::from_secs(2);
 
-pub struct Case {
-    pub name: String,
-    pub request: Request,
-    pub program: Program,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) request: Request,
+    pub(crate) program: Program,
     /// Callbacks to wait for besides the stream's end, and how often.
-    pub until: Vec<(Phase, usize)>,
+    pub(crate) until: Vec<(Phase, usize)>,
     /// How much of a body arrives before it is cut off depends on the run.
-    pub has_cut_body: bool,
+    pub(crate) has_cut_body: bool,
+    /// The program ends in a trap: the VM is gone, and with it the rest of the trace.
+    pub(crate) traps: bool,
 }
 
 impl Case {
-    pub fn new(name: impl Into<String>, request: Request, program: Program) -> Self {
-        Self { name: name.into(), request, program, until: Vec::new(), has_cut_body: false }
+    pub(crate) fn new(name: impl Into<String>, request: Request, program: Program) -> Self {
+        Self { name: name.into(), request, program, until: Vec::new(), has_cut_body: false, traps: false }
     }
 
     /// The trace is not complete before this callback came so often.
-    pub fn until(mut self, phase: Phase, count: usize) -> Self {
+    pub(crate) fn until(mut self, phase: Phase, count: usize) -> Self {
         self.until.push((phase, count));
         self
     }
 
-    pub fn with_cut_body(mut self) -> Self {
+    pub(crate) fn with_cut_body(mut self) -> Self {
         self.has_cut_body = true;
         self
     }
 
+    pub(crate) fn with_trap(mut self) -> Self {
+        self.traps = true;
+        self
+    }
+
     /// The trace of this case on a host: the probe's lines, then what the client saw.
-    pub fn run(&self, host: &mut Host) -> Vec<String> {
+    pub(crate) fn run(&self, host: &mut Host) -> Vec<String> {
         let mark = host.mark();
         let program = if self.program.is_empty() { String::new() } else { self.program.encode() };
         let client = match self.request.send(host.address, &program) {
@@ -55,7 +64,7 @@ impl Case {
             },
         };
         let (lines, is_complete) = host.lines_since(mark, COMPLETE_MAX, |lines| {
-            count(lines, Phase::Delete) > 0 && self.until.iter().all(|(phase, least)| count(lines, *phase) >= *least) && is_settled(self, lines)
+            (self.traps || count(lines, Phase::Delete) > 0) && self.until.iter().all(|(phase, least)| count(lines, *phase) >= *least) && is_settled(self, lines)
         });
         let mut trace = render(self, &lines);
         let is_suspect = !is_complete || client.starts_with("client: no answer");
@@ -64,9 +73,23 @@ impl Case {
         } else if !is_complete {
             trace.push("(not complete: the callbacks waited for did not come)".to_owned());
         }
+        if self.traps {
+            wait_for_a_new_vm(host);
+        }
         trace.push(if self.has_cut_body { client.chars().take(40).collect() } else { client });
         trace
     }
+}
+
+/// After a trap: until a request passes the probe again.
+fn wait_for_a_new_vm(host: &Host) {
+    let passes = || {
+        let mark = host.mark();
+        let answer = Request::get("/plain").send(host.address, "").map(read_answer);
+        let (lines, _) = host.lines_since(mark, Duration::from_millis(500), |lines| count(lines, Phase::Delete) > 0);
+        if answer.is_ok_and(|answer| answer.starts_with("client: HTTP/1.1 200")) && count(&lines, Phase::Delete) > 0 { Ok(()) } else { Err("no") }
+    };
+    eventually("a new VM serves", COMPLETE_MAX, passes);
 }
 
 fn count(lines: &[Line], wanted: Phase) -> usize {

@@ -10,7 +10,7 @@ use super::trace::{is_own_header, render_bytes};
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
-pub enum Body {
+pub(crate) enum Body {
     None,
     Sized(Vec<u8>),
     /// Chunks, then trailers.
@@ -18,33 +18,27 @@ pub enum Body {
 }
 
 #[derive(Debug, Clone)]
-pub struct Request {
-    pub method: &'static str,
-    pub path: String,
-    pub headers: Vec<(&'static str, String)>,
-    pub body: Body,
+pub(crate) struct Request {
+    pub(crate) method: &'static str,
+    pub(crate) path: String,
+    pub(crate) body: Body,
     /// The client goes away as soon as the probe has reported this callback.
-    pub abort_after: Option<super::program::Phase>,
+    pub(crate) abort_after: Option<super::program::Phase>,
 }
 
 impl Request {
-    pub fn get(path: &str) -> Self {
-        Self { method: "GET", path: path.to_owned(), headers: Vec::new(), body: Body::None, abort_after: None }
+    pub(crate) fn get(path: &str) -> Self {
+        Self { method: "GET", path: path.to_owned(), body: Body::None, abort_after: None }
     }
 
-    pub fn post(path: &str, body: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn post(path: &str, body: impl AsRef<[u8]>) -> Self {
         Self { method: "POST", body: Body::Sized(body.as_ref().to_vec()), ..Self::get(path) }
     }
 
     /// A body in two chunks and two trailers.
-    pub fn with_trailers(path: &str) -> Self {
+    pub(crate) fn with_trailers(path: &str) -> Self {
         let body = Body::Chunked(vec![b"first ".to_vec(), b"second".to_vec()], vec![("x-trailer", "one"), ("X-Trailer", "two")]);
         Self { method: "POST", body, ..Self::get(path) }
-    }
-
-    pub fn header(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.push((name, value.to_owned()));
-        self
     }
 
     fn encode(&self, program: &str) -> Vec<u8> {
@@ -55,9 +49,6 @@ impl Request {
         );
         if !program.is_empty() {
             head.push_str(&format!("x-probe: {program}\r\n"));
-        }
-        for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
         }
         let mut body = Vec::new();
         match &self.body {
@@ -82,7 +73,7 @@ impl Request {
     }
 
     /// Sends it and reads to the end; `None` when the client is to go away, which the caller then does by dropping the stream.
-    pub fn send(&self, to: SocketAddr, program: &str) -> std::io::Result<TcpStream> {
+    pub(crate) fn send(&self, to: SocketAddr, program: &str) -> std::io::Result<TcpStream> {
         let mut stream = TcpStream::connect(to)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
@@ -92,7 +83,7 @@ impl Request {
 }
 
 /// Status, headers of interest, body and trailers; or how it ended otherwise.
-pub fn read_answer(mut stream: TcpStream) -> String {
+pub(crate) fn read_answer(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
     let end = match stream.read_to_end(&mut bytes) {
         Ok(_) => "",
@@ -106,10 +97,11 @@ pub fn read_answer(mut stream: TcpStream) -> String {
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return format!("client: half a head{end}: {}", render_bytes(&bytes)) };
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default().to_owned();
-    let headers: Vec<String> = lines.filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value)))
+    let mut headers: Vec<(String, &str)> = lines.filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value)))
         .filter(|(name, _)| !is_own_header(name) && name != "connection")
-        .map(|(name, value)| format!("{name}: {value}"))
         .collect();
+    headers.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let headers: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     let is_chunked = headers.iter().any(|header| header == "transfer-encoding: chunked");
     let (body, trailers) = if is_chunked { join_chunks(body) } else { (body.to_owned(), String::new()) };
     let body = if body.len() > 2000 { format!("{} bytes", body.len()) } else { format!("{body:?}") };

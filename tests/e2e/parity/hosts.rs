@@ -1,12 +1,19 @@
 //! The two proxies as child processes, and the probe's lines from their logs.
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use evenkeel_tests::guests::Guest;
+use evenkeel_tests::{Cluster, Host as Which, peers, ports};
+use tempfile::TempDir;
+
+use super::origin::Origin;
+use super::start;
 use super::trace::{Line, parse};
 
 /// Longest wait for a proxy to listen, on a machine that does other things too.
@@ -21,9 +28,80 @@ struct Log {
     ended: bool,
 }
 
-pub struct Host {
-    pub name: &'static str,
-    pub address: SocketAddr,
+/// What both proxies run: the same file, the same probe, the same server behind.
+pub(crate) struct Setting {
+    origin: Origin,
+    dead: SocketAddr,
+    probe: Guest,
+    directory: TempDir,
+}
+
+/// Pools: `alive` answers, `dead` refuses, `mixed` refuses first. No server is ever counted out (`max_fails: 0`), and no connection is
+/// used twice: what one case breaks, the next shall not see. A PUT has no route.
+const POLICY: &str = "\
+routes:
+  - {match: {path_prefix: [/dead]}, pool: dead}
+  - {match: {path_prefix: [/mixed]}, pool: mixed}
+  - {match: {method: [GET, HEAD, POST]}, pool: alive}
+pools:
+  alive:
+    keepalive: {requests: 1}
+    retries: 0
+    servers: [{address: '@origin', max_fails: 0}]
+  dead:
+    keepalive: {requests: 1}
+    retries: 0
+    servers: [{address: '@dead', max_fails: 0}]
+  mixed:
+    keepalive: {requests: 1}
+    retries: 1
+    servers: [{address: '@dead', max_fails: 0, weight: 1000}, {address: '@origin', max_fails: 0, weight: 1}]
+";
+
+impl Setting {
+    pub(crate) fn new() -> Self {
+        let probe = include_str!("../../probe/probe.wat");
+        Self { origin: Origin::start(), dead: ports::refusing(), probe: Guest::from_text(probe), directory: TempDir::new().unwrap() }
+    }
+
+    pub(crate) fn start(&self, which: Which) -> Host {
+        let (address, admin) = (ports::free(), ports::free());
+        let cluster = Cluster::new()
+            .bind(address)
+            .name("origin", &self.origin.address.to_string())
+            .name("dead", &self.dead.to_string())
+            .top(&format!("filters: [{{path: '{}', configuration: '{}'}}]", self.probe.path().display(), start::program().encode()))
+            .policy(POLICY);
+        let file = self.directory.path().join(format!("{which:?}.yaml"));
+        let access_log = self.directory.path().join(format!("{which:?}.log"));
+        std::fs::write(&file, cluster.yaml(&admin.to_string(), &access_log.display().to_string())).unwrap();
+        let command = match which {
+            Which::Sidecar => [peers::evenkeel().to_path_buf(), "run".into(), "-c".into(), file].to_vec(),
+            Which::Envoy => self.envoy(&file),
+        };
+        Host::start(which, address, move || {
+            // Dies with this test, even when that is killed.
+            let mut started = Command::new("setpriv");
+            started.args(["--pdeathsig", "KILL", "--"]).args(&command).env("EVENKEEL_LOG", "info");
+            started
+        })
+    }
+
+    /// Envoy with what `evenkeel envoy` makes of the file.
+    fn envoy(&self, file: &PathBuf) -> Vec<PathBuf> {
+        let generated = self.directory.path().join("envoy");
+        let made = Command::new(peers::evenkeel()).arg("envoy").arg("-c").arg(file).arg("-o").arg(&generated).output().unwrap();
+        assert!(made.status.success(), "evenkeel envoy: {}", String::from_utf8_lossy(&made.stderr));
+        let options = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warn", "--component-log-level", "wasm:info"];
+        let configuration = generated.join("envoy.yaml");
+        let arguments = options.into_iter().map(PathBuf::from).chain(["-c".into(), configuration]);
+        [peers::need("envoy")].into_iter().chain(arguments).collect()
+    }
+}
+
+pub(crate) struct Host {
+    pub(crate) which: Which,
+    pub(crate) address: SocketAddr,
     log: Arc<(Mutex<Log>, Condvar)>,
     command: Box<dyn Fn() -> Command>,
     child: Child,
@@ -31,15 +109,15 @@ pub struct Host {
 
 impl Host {
     /// Starts a command, whose log goes to standard error, and waits until it listens on `address`.
-    pub fn start(name: &'static str, address: SocketAddr, command: impl Fn() -> Command + 'static) -> Self {
+    fn start(which: Which, address: SocketAddr, command: impl Fn() -> Command + 'static) -> Self {
         let (log, child) = spawn(command());
-        let mut host = Self { name, address, log, command: Box::new(command), child };
+        let mut host = Self { which, address, log, command: Box::new(command), child };
         host.wait_until_it_listens();
         host
     }
 
     /// Starts it again if it died, or does so within `wait`; whether it had.
-    pub fn revive(&mut self, wait: Duration) -> bool {
+    pub(crate) fn revive(&mut self, wait: Duration) -> bool {
         let (log, changed) = &*self.log;
         drop(changed.wait_timeout_while(log.lock().unwrap(), wait, |log| !log.ended));
         let is_dead = self.log.0.lock().unwrap().ended;
@@ -54,18 +132,18 @@ impl Host {
         let begin = Instant::now();
         while TcpStream::connect(self.address).is_err() {
             let exited = self.child.try_wait().unwrap();
-            assert!(exited.is_none() && begin.elapsed() < START_MAX, "{} does not start ({exited:?}):\n{}", self.name, self.last_log());
+            assert!(exited.is_none() && begin.elapsed() < START_MAX, "{:?} does not start ({exited:?}):\n{}", self.which, self.last_log());
             thread::sleep(Duration::from_millis(20));
         }
     }
 
     /// How many lines the probe has logged so far.
-    pub fn mark(&self) -> usize {
+    pub(crate) fn mark(&self) -> usize {
         self.log.0.lock().unwrap().probe.len()
     }
 
     /// The probe's lines since `mark`, as soon as `enough` says so, or after `limit` (then `false`).
-    pub fn lines_since(&self, mark: usize, limit: Duration, enough: impl Fn(&[Line]) -> bool) -> (Vec<Line>, bool) {
+    pub(crate) fn lines_since(&self, mark: usize, limit: Duration, enough: impl Fn(&[Line]) -> bool) -> (Vec<Line>, bool) {
         let (log, changed) = &*self.log;
         let lines = |log: &Log| log.probe.get(mark..).unwrap_or_default().to_vec();
         let waiting = changed.wait_timeout_while(log.lock().unwrap(), limit, |log| !log.ended && !enough(&lines(log)));
@@ -73,7 +151,7 @@ impl Host {
         (lines(&log), !timeout.timed_out() && !log.ended)
     }
 
-    pub fn last_log(&self) -> String {
+    fn last_log(&self) -> String {
         self.log.0.lock().unwrap().last.join("\n")
     }
 }
@@ -116,9 +194,4 @@ fn read_log(mut reader: impl BufRead, log: &(Mutex<Log>, Condvar)) {
     }
     log.0.lock().unwrap().ended = true;
     log.1.notify_all();
-}
-
-/// A port nobody uses now.
-pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

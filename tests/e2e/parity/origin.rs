@@ -13,8 +13,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Longest body taken.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
-pub struct Origin {
-    pub address: SocketAddr,
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
 }
 
 struct Request {
@@ -26,7 +26,7 @@ struct Request {
 
 impl Origin {
     /// Serves on a free port of the loopback until the process ends.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
@@ -142,8 +142,8 @@ fn respond(request: &Request, mut stream: &TcpStream, body: &[u8]) -> Option<()>
 /// What arrived, without what proxies add of their own.
 fn echo(request: &Request) -> String {
     let mut text = format!("{} {}\n", request.method, request.path);
-    let mut headers: Vec<_> = request.headers.iter().filter(|(name, _)| !super::trace::is_own_header(name)).collect();
-    headers.sort();
+    let mut headers: Vec<_> = request.headers.iter().filter(|(name, _)| !super::trace::is_own_header(name) && name != "connection").collect();
+    headers.sort_by_key(|(name, _)| name);
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\n"));
     }

@@ -6,7 +6,7 @@
 /// When a block of a program runs; the same numbers name the callbacks in a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Phase {
+pub(crate) enum Phase {
     ContextCreate = 1,
     RequestHeaders = 2,
     RequestBody = 3,
@@ -27,7 +27,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::ContextCreate,
         Self::RequestHeaders,
         Self::RequestBody,
@@ -48,7 +48,7 @@ impl Phase {
     ];
 
     /// The phases of a stream in which a program can run, in the order of a POST with trailers both ways.
-    pub const OF_A_STREAM: [Self; 9] = [
+    pub(crate) const OF_A_STREAM: [Self; 9] = [
         Self::RequestHeaders,
         Self::RequestBody,
         Self::RequestTrailers,
@@ -60,7 +60,7 @@ impl Phase {
         Self::Delete,
     ];
 
-    pub fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         let mut name = String::new();
         for character in format!("{self:?}").chars() {
             if character.is_uppercase() && !name.is_empty() {
@@ -73,7 +73,7 @@ impl Phase {
 }
 
 #[derive(Debug, Clone)]
-pub enum Argument {
+pub(crate) enum Argument {
     Number(u32),
     Text(Vec<u8>),
     Cell,
@@ -87,7 +87,7 @@ pub enum Argument {
 
 /// What of a call's results a trace shows. The status is always shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Show {
+pub(crate) enum Show {
     /// Bytes as text, numbers as they are.
     Exact,
     /// Header pairs, without those each proxy adds of its own.
@@ -103,27 +103,27 @@ pub enum Show {
 }
 
 #[derive(Debug, Clone)]
-pub struct Call {
-    pub function: u8,
-    pub label: String,
-    pub arguments: Vec<Argument>,
-    pub show: Show,
+pub(crate) struct Call {
+    pub(crate) function: u8,
+    pub(crate) label: String,
+    pub(crate) arguments: Vec<Argument>,
+    pub(crate) show: Show,
 }
 
 impl Call {
-    pub fn shown(mut self, show: Show) -> Self {
+    pub(crate) fn shown(mut self, show: Show) -> Self {
         self.show = show;
         self
     }
 
-    pub fn labelled(mut self, label: impl Into<String>) -> Self {
+    pub(crate) fn labelled(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 }
 
 #[derive(Debug, Clone)]
-pub enum Step {
+pub(crate) enum Step {
     Call(Call),
     /// What this callback returns: 0 continue, 1 pause.
     Return(u8),
@@ -145,40 +145,40 @@ impl From<Call> for Step {
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Program {
+pub(crate) struct Program {
     blocks: Vec<(Phase, Vec<Step>)>,
 }
 
 impl Program {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Runs these steps in this phase (each phase at most once).
-    pub fn at(mut self, phase: Phase, steps: impl IntoIterator<Item = impl Into<Step>>) -> Self {
+    pub(crate) fn at(mut self, phase: Phase, steps: impl IntoIterator<Item = impl Into<Step>>) -> Self {
         assert!(self.blocks.iter().all(|(other, _)| *other != phase), "two blocks for {phase:?}");
         self.blocks.push((phase, steps.into_iter().map(Into::into).collect()));
         self
     }
 
     /// The `index`th call of a phase's block.
-    pub fn call(&self, phase: u32, index: usize) -> Option<&Call> {
+    pub(crate) fn call(&self, phase: u32, index: usize) -> Option<&Call> {
         let (_, steps) = self.blocks.iter().find(|(other, _)| *other as u32 == phase)?;
         steps.iter().filter_map(|step| if let Step::Call(call) = step { Some(call) } else { None }).nth(index)
     }
 
     /// Whether this phase's block can answer with a pause.
-    pub fn pauses(&self, phase: u32) -> bool {
+    pub(crate) fn pauses(&self, phase: u32) -> bool {
         let mut blocks = self.blocks.iter().filter(|(other, _)| *other as u32 == phase);
         blocks.any(|(_, steps)| steps.iter().any(|step| matches!(step, Step::Return(1) | Step::ReturnUntilEnd(1))))
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
 
     /// As the probe takes it: hexadecimal.
-    pub fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let mut bytes = Vec::new();
         for (phase, steps) in &self.blocks {
             let mut block = Vec::new();

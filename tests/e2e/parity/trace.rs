@@ -14,13 +14,13 @@ const OWN_HEADERS: [&str; 6] = ["x-request-id", "x-forwarded-proto", "x-envoy-*"
 
 /// One line of the probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Line {
+pub(crate) enum Line {
     Callback { context: u32, phase: u32, arguments: [u32; 4] },
     Operation { context: u32, phase: u32, index: usize, status: u32, outputs: Vec<Output> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
+pub(crate) enum Output {
     Untouched,
     Number(u32),
     Wide(u64),
@@ -30,7 +30,7 @@ pub enum Output {
 }
 
 /// The probe's line in a line of a proxy's log, if it holds one.
-pub fn parse(log_line: &str) -> Option<Line> {
+pub(crate) fn parse(log_line: &str) -> Option<Line> {
     let (_, rest) = log_line.split_once("TRACE ")?;
     let mut words = rest.split_ascii_whitespace();
     let kind = words.next()?;
@@ -73,7 +73,7 @@ fn parse_output<'a>(word: &str, words: &mut impl Iterator<Item = &'a str>) -> Op
 
 /// Names contexts and ids in the order they appear.
 #[derive(Default)]
-pub struct Names {
+pub(crate) struct Names {
     streams: Vec<u32>,
     ids: HashMap<(&'static str, u64), usize>,
 }
@@ -94,7 +94,7 @@ impl Names {
 }
 
 /// The comparable lines of one case.
-pub fn render(case: &Case, lines: &[Line]) -> Vec<String> {
+pub(crate) fn render(case: &Case, lines: &[Line]) -> Vec<String> {
     let program = &case.program;
     let mut names = Names::default();
     let mut rendered = Vec::new();
@@ -103,7 +103,7 @@ pub fn render(case: &Case, lines: &[Line]) -> Vec<String> {
             Line::Callback { context, phase, arguments } => render_callback(&mut names, *context, *phase, *arguments),
             Line::Operation { context, phase, index, status, outputs } => {
                 let call = program.call(*phase, *index);
-                let label = call.map_or_else(|| "unknown call".to_owned(), |call| call.label.clone());
+                let label = call.map_or_else(|| "unknown call".to_owned(), |call| one_line(&call.label));
                 let mut text = format!("{} {}: {label} -> {status}", names.context(*context), phase_name(*phase));
                 for output in outputs {
                     let _ = write!(text, " {}", render_output(&mut names, call, *status, output));
@@ -198,8 +198,13 @@ fn render_output(names: &mut Names, call: Option<&Call>, status: u32, output: &O
     }
 }
 
+/// Names and values hold line ends too.
+fn one_line(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { character.escape_default().to_string() } else { character.to_string() }).collect()
+}
+
 /// Text in quotes where it is text, else hexadecimal.
-pub fn render_bytes(bytes: &[u8]) -> String {
+pub(crate) fn render_bytes(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.chars().all(|character| !character.is_control() || character == '\n' || character == '\r') => format!("{text:?}"),
         _ => bytes.iter().fold("0x".to_owned(), |mut hex, byte| {
@@ -217,7 +222,7 @@ fn without_port(address: &str) -> String {
 }
 
 /// Whether proxies add this header of their own.
-pub fn is_own_header(name: &str) -> bool {
+pub(crate) fn is_own_header(name: &str) -> bool {
     OWN_HEADERS.iter().any(|own| own.strip_suffix('*').map_or(*own == name, |prefix| name.starts_with(prefix)))
 }
 
@@ -227,9 +232,11 @@ fn render_pairs(bytes: &[u8]) -> String {
     }
     match decode_pairs(bytes) {
         Some(pairs) => {
-            let shown = pairs.iter().filter(|(name, _)| !is_own_header(&String::from_utf8_lossy(name)));
+            // The order of different names has no meaning (RFC 9110, 5.3), that of equal ones has.
+            let mut shown: Vec<_> = pairs.iter().filter(|(name, _)| !is_own_header(&String::from_utf8_lossy(name))).collect();
+            shown.sort_by_key(|(name, _)| name);
             let shown: Vec<String> =
-                shown.map(|(name, value)| format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))).collect();
+                shown.iter().map(|(name, value)| format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))).collect();
             format!("{shown:?}")
         }
         None => format!("not pairs: {}", render_bytes(bytes)),

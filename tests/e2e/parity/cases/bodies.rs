@@ -12,7 +12,7 @@ use super::in_every_phase;
 /// Downstream and upstream data (2, 3), gRPC (5) and call data (8) have no content here; 9 and the largest number name no buffer.
 const BUFFERS: [u32; 11] = [REQUEST_BODY, RESPONSE_BODY, 2, 3, CALL_BODY, 5, VM_CONFIGURATION, PLUGIN_CONFIGURATION, 8, 9, u32::MAX];
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let read: Vec<Step> = BUFFERS.into_iter().flat_map(|which| [buffer(which, 0, 100), buffer_status(which)]).map(Step::from).collect();
     let mut cases = in_every_phase("buffers/read", &read);
     let write: Vec<Step> =

@@ -35,7 +35,7 @@ fn refused(name: &str, calls: Vec<Call>) -> Case {
     Case::new(format!("call/{name}"), Request::get("/plain"), Program::new().at(Phase::RequestHeaders, calls))
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let full = [(":method", "POST"), (":path", "/call/echo"), (":authority", "call.test"), ("X-P-Call", "1"), ("x-p-call", "2")];
     let mut cases = vec![
         waits_for("answered", http_get("alive", "/call/plain", 5000)),

@@ -6,7 +6,7 @@ use super::super::hostcalls::{REQUEST_HEADERS, continue_stream, done, effective_
 use super::super::program::{Argument, Phase, Program, Step};
 use super::in_every_phase;
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let good_and_bad = [
         effective_context(Argument::Context),
         get(REQUEST_HEADERS, "x-p-one"),

@@ -23,7 +23,7 @@ fn filter_state(path: &str, value: &str, span: u8) -> Call {
 /// zlib's form of "hello, hello, hello".
 const HELLO: [u8; 19] = [0x78, 0x9c, 0xcb, 0x48, 0xcd, 0xc9, 0xc9, 0xd7, 0x51, 0xc8, 0x40, 0x50, 0x00, 0x43, 0x1f, 0x06, 0xf0, 0, 0];
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let at_headers = |name: &str, calls: Vec<Call>| Case::new(format!("foreign/{name}"), Request::get("/plain"), Program::new().at(Phase::RequestHeaders, calls));
     let original = "envoy.network.transport_socket.original_dst_address";
     let mut hello = HELLO[..15].to_vec();

@@ -33,7 +33,7 @@ fn present_in(map: u32) -> &'static str {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let read = |map: u32| [get(map, present_in(map)), get(map, "x-p-missing"), map_size(map), pairs(map)];
     let write = |map: u32| {
         [
@@ -64,7 +64,7 @@ fn set_whole(map: u32) -> Call {
     match map {
         REQUEST_HEADERS => set_pairs(
             map,
-            &[(":authority", "set.test"), (":method", "POST"), (":path", "/trailers"), (":scheme", "http"), ("transfer-encoding", "chunked"), ("x-p-set", "1")],
+            &[(":authority", "set.test"), (":method", "POST"), (":path", "/trailers"), (":scheme", "http"), ("transfer-encoding", "chunked"), ("x-forwarded-proto", "http"), ("x-p-set", "1")],
         ),
         RESPONSE_HEADERS | CALL_HEADERS => set_pairs(map, &[(":status", "202"), ("x-p-set", "1"), ("X-P-Set", "2")]),
         _ => set_pairs(map, &[("x-p-set", "1")]),

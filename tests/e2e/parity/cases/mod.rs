@@ -11,13 +11,14 @@ mod properties;
 mod replies;
 mod shared;
 mod system;
+mod traps;
 
 use super::case::Case;
 use super::client::Request;
 use super::hostcalls::{continue_stream, effective_context, http_get, tick_period};
 use super::program::{Argument, Phase, Program, Step};
 
-pub fn all() -> Vec<Case> {
+pub(crate) fn all() -> Vec<Case> {
     [
         order::cases(),
         maps::cases(),
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Case> {
         foreign::cases(),
         system::cases(),
         pointers::cases(),
+        traps::cases(),
     ]
     .into_iter()
     .flatten()

@@ -4,7 +4,7 @@ use super::super::case::Case;
 use super::super::client::Request;
 use super::super::program::{Phase, Program};
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let plain = |name: &str, request: Request| Case::new(format!("order/{name}"), request, Program::new());
     let head = Request { method: "HEAD", ..Request::get("/plain") };
     let gone = |path: &str, phase: Phase| Request { abort_after: Some(phase), ..Request::get(path) };
@@ -28,6 +28,6 @@ pub fn cases() -> Vec<Case> {
         plain("server closes", Request::get("/reset")),
         plain("server closes on a post", Request::post("/reset", "body")),
         plain("server closes in its body", Request::get("/half")),
-        plain("no route", Request::get("/nowhere")),
+        plain("no route", Request { method: "PUT", ..Request::get("/plain") }),
     ]
 }

@@ -12,7 +12,7 @@ use super::super::program::{Argument, Call, Phase, Program, Step};
 /// In no memory a probe has.
 const BEYOND: u32 = 0xffff_fff0;
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let calls = [
         log(2, "text"),
         log_level(),

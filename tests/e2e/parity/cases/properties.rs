@@ -7,24 +7,21 @@ use super::super::program::{Call, Phase, Program, Show, Step};
 use super::in_every_phase;
 
 /// Names whose value must be equal to the byte.
-const EXACT: [&str; 57] = [
+const EXACT: [&str; 54] = [
     "upstream.address",
     "upstream.port",
     "upstream.num_endpoints",
     "upstream.request_attempt_count",
     "upstream.transport_failure_reason",
     "upstream.server_name",
-    "upstream.locality",
     "response.code",
     "response.code_details",
     "response.flags",
     "response.size",
     "response.grpc_status",
-    "response.headers",
     "response.headers.x-origin",
     "response.headers.set-cookie",
     "response.headers.missing",
-    "response.trailers",
     "response.trailers.x-end",
     "request.path",
     "request.url_path",
@@ -68,7 +65,20 @@ const EXACT: [&str; 57] = [
 ];
 
 /// Names that only a whole subtree has.
-const BARE: [&str; 9] = ["source", "destination", "connection", "request", "response", "upstream", "xds", "filter_state", "metadata"];
+const BARE: [&str; 12] = [
+    "source",
+    "destination",
+    "connection",
+    "request",
+    "request.headers",
+    "response",
+    "response.headers",
+    "response.trailers",
+    "upstream",
+    "xds",
+    "filter_state",
+    "metadata",
+];
 
 /// Names whose value depends on the run.
 const VARYING: [(&str, Show); 19] = [
@@ -94,12 +104,12 @@ const VARYING: [(&str, Show); 19] = [
 ];
 
 fn all() -> Vec<Call> {
-    let exact = EXACT.into_iter().chain(BARE).map(property);
+    let exact = EXACT.into_iter().map(property).chain(BARE.into_iter().map(|name| property(name).shown(Show::Presence)));
     let varying = VARYING.into_iter().map(|(name, show)| property(name).shown(show));
     exact.chain(varying).collect()
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let all: Vec<Step> = all().into_iter().map(Step::from).collect();
     let mut cases = in_every_phase("properties", &all);
     // At the end of other ways an exchange can go.
@@ -117,7 +127,7 @@ pub fn cases() -> Vec<Case> {
         at_end("a server that closes", Request::get("/reset")),
         at_end("a server that closes in its body", Request::get("/half")),
         at_end("a client gone", gone),
-        at_end("no route", Request::get("/nowhere")),
+        at_end("no route", Request { method: "PUT", ..Request::get("/plain") }),
     ]);
     cases.extend(in_every_phase("properties/set", &published()));
     cases.push(kept_for_the_stream());

@@ -39,7 +39,7 @@ fn told(name: String, phase: Phase, steps: Vec<Step>) -> Case {
     Case::new(name, Request::with_trailers("/trailers"), program)
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for phase in PHASES {
         cases.push(told(format!("reply/{}", phase.name()), phase, vec![reply().into()]));

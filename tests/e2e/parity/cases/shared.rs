@@ -7,7 +7,7 @@ use super::super::hostcalls::{
 };
 use super::super::program::{Argument, Phase, Program, Step};
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let steps = |name: &str, steps: Vec<Step>| Case::new(name, Request::get("/plain"), Program::new().at(Phase::RequestHeaders, steps));
     vec![
         steps("shared/compare and swap", compare_and_swap()),

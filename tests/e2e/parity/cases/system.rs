@@ -6,7 +6,7 @@ use super::super::hostcalls::{call, grpc_call, grpc_cancel, grpc_close, grpc_sen
 use super::super::program::{Argument, Call, Phase, Program, Show, Step};
 use super::in_every_phase;
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let of_the_host: Vec<Step> =
         [log_level(), time(), status(), log(0, "trace"), log(2, "info"), log(2, ""), log(6, "no such level"), log(u32::MAX, "no such level")].map(Step::from).to_vec();
     let mut cases = in_every_phase("system/log, time and status", &of_the_host);
