@@ -205,18 +205,9 @@ fn an_old_client_gets_an_old_answer(host: Host) {
     connection
         .send_bytes(b"GET /name HTTP/1.0\r\nHost: t\r\n\r\n")
         .unwrap();
-    match host {
-        Host::Sidecar => {
-            let response = connection.response("GET").unwrap();
-            assert_eq!((response.status, response.text().as_str()), (200, "web"));
-            assert!(connection.is_closed_within(Duration::from_secs(5)));
-        }
-        // Envoy asks such clients to upgrade unless told otherwise.
-        Host::Envoy => assert!(matches!(
-            connection.response("GET").unwrap().status,
-            200 | 426
-        )),
-    }
+    let response = connection.response("GET").unwrap();
+    assert_eq!((response.status, response.text().as_str()), (200, "web"));
+    assert!(connection.is_closed_within(Duration::from_secs(5)));
 }
 
 fn pipelined_requests_are_answered_in_order(host: Host) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_tests::{
-    Cluster, Host, Load, Nginx, Request, Server, both_hosts, doubles, eventually, nginx, ports,
+    Cluster, Host, Load, Nginx, Request, Server, both_hosts, doubles, eventually, nginx, php, ports,
 };
 
 both_hosts!(
@@ -14,6 +14,9 @@ both_hosts!(
     a_stale_kept_connection_fails_no_request,
     when_all_servers_refuse_the_client_is_told,
     a_server_that_comes_back_is_used_at_once,
+    an_error_of_the_application_is_not_asked_for_twice,
+    without_retries_the_first_server_is_the_only_one,
+    a_large_upload_passes_a_refusing_server_over,
 );
 
 fn a_node_killed_under_load_fails_no_get(host: Host) {
@@ -140,4 +143,48 @@ fn a_server_that_comes_back_is_used_at_once(host: Host) {
     let _a = Nginx::start_at("a", a.address());
     let names = proxy.sequence(4);
     assert!(names.iter().any(|name| name == "a"), "{names:?}");
+}
+
+fn an_error_of_the_application_is_not_asked_for_twice(host: Host) {
+    let (a, b) = (nginx("a"), nginx("b"));
+    let proxy = Cluster::new()
+        .server(&a)
+        .server(&b)
+        .pool("", &[("a", ""), ("b", "")])
+        .on(host);
+    for _ in 0..4 {
+        assert_eq!(proxy.get("/503").status, 503);
+        assert_eq!(proxy.get("/500").status, 500);
+    }
+    assert_eq!(
+        a.seen().len() + b.seen().len(),
+        8,
+        "{:?} {:?}",
+        a.seen(),
+        b.seen()
+    );
+}
+
+fn without_retries_the_first_server_is_the_only_one(host: Host) {
+    let web = nginx("web");
+    let dead = ports::refusing().to_string();
+    let cluster = Cluster::new().server(&web).name("dead", &dead);
+    let proxy = cluster
+        .pool("retries: 0", &[("dead", ""), ("web", "")])
+        .on(host);
+    let answered = (0..6).filter(|_| proxy.get("/name").status == 200).count();
+    assert_eq!(answered, 3);
+}
+
+fn a_large_upload_passes_a_refusing_server_over(host: Host) {
+    let shop = php("shop");
+    let dead = ports::refusing().to_string();
+    let cluster = Cluster::new().server(&shop).name("dead", &dead);
+    let proxy = cluster.pool("", &[("dead", ""), ("shop", "")]).on(host);
+    for _ in 0..2 {
+        let told = proxy
+            .exchange(&Request::new("POST", "/echo.php").body(vec![b'x'; 3 << 20]))
+            .json();
+        assert_eq!(told["length"], 3 << 20);
+    }
 }

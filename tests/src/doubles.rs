@@ -6,6 +6,7 @@
 //! | [`hangs_up`] | accepts, reads the request, closes without an answer |
 //! | [`silent`] | accepts, reads the request, never answers |
 //! | [`truncates`] | promises 1,000 bytes, sends 10, closes |
+//! | [`stalls`] | promises 1,000 bytes, sends 10, and then nothing |
 //! | [`goes_stale`] | keeps a connection alive, then closes it when it is used again |
 //! | [`babbles`] | answers with something that is not HTTP |
 //! | [`unreachable`] | does not even answer the connection attempt |
@@ -104,6 +105,16 @@ pub fn truncates(name: &str) -> Double {
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n0123456789".to_vec(),
             Next::Close,
+        )
+    })
+}
+
+/// Promises 1,000 bytes, sends 10, and then nothing.
+pub fn stalls(name: &str) -> Double {
+    start(name, |_, _| {
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n0123456789".to_vec(),
+            Next::Hold,
         )
     })
 }

@@ -127,6 +127,7 @@ fn site(name: &str, address: SocketAddr, path: &str) -> String {
          location = /host {{ return 200 $http_host; }}\n\
          location = /500 {{ return 500 {name}; }}\n\
          location = /503 {{ return 503 {name}; }}\n\
+         location = /small {{ client_max_body_size 1k; try_files /page.html =404; }}\n\
          location = /moved {{ return 302 /elsewhere; }}\n\
          location = /headers {{ default_type application/json; return 200 '{{\"x-real-ip\":\"$http_x_real_ip\",\
          \"x-forwarded-for\":\"$http_x_forwarded_for\",\"x-forwarded-proto\":\"$http_x_forwarded_proto\",\

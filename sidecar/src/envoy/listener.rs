@@ -13,7 +13,8 @@ use super::{access_log, routes};
 use crate::config::{Accept, Config, ExtraFilter, Listener};
 
 /// Headers by which a client could steer or retry, removed before any filter or route sees them.
-const NOBODY_MAY_SEND: [&str; 14] = [
+const NOBODY_MAY_SEND: [&str; 15] = [
+    RECEIVED_PROTO,
     STEERING_HEADER,
     POOL_HEADER,
     "x-envoy-original-dst-host",
@@ -29,6 +30,8 @@ const NOBODY_MAY_SEND: [&str; 14] = [
     "x-envoy-upstream-rq-timeout-alt-response",
     "x-envoy-upstream-stream-duration-ms",
 ];
+/// Where the X-Forwarded-Proto of a trusted proxy waits until Envoy has overwritten it: see [`restored_proto`].
+const RECEIVED_PROTO: &str = "x-evenkeel-received-proto";
 /// What Envoy's connection manager can be set to.
 const HEADER_KIB_MAX: usize = 8192;
 const HTTP2_STREAMS_MAX: u32 = 256;
@@ -76,6 +79,8 @@ fn connection_manager(config: &Config, listener: &Listener, wasm: &Path) -> anyh
 stat_prefix: {name}
 use_remote_address: true          # the filter's source.address is the peer, never what a client wrote
 skip_xff_append: true             # the filter owns X-Forwarded-For
+# :scheme is the listener's own, whatever a client says (HTTP/2 clients say it, for others Envoy takes X-Forwarded-Proto).
+scheme_header_transformation: {{ scheme_to_overwrite: {scheme} }}
 server_header_transformation: PASS_THROUGH
 max_request_headers_kb: {header_kib}
 request_headers_timeout: {client_header}
@@ -88,6 +93,7 @@ http2_protocol_options: {{ max_concurrent_streams: {HTTP2_STREAMS_MAX} }}
 upgrade_configs: [ {{ upgrade_type: websocket }} ]
 ",
         name = quoted(&listener.name),
+        scheme = if listener.tls_files.is_some() { "https" } else { "http" },
         header_kib = config.limits.header_bytes.div_ceil(1024).min(HEADER_KIB_MAX),
         client_header = seconds(config.timeouts.client_header),
         stream_idle = seconds(routes::longest_response(config).max(config.timeouts.idle)),
@@ -95,12 +101,16 @@ upgrade_configs: [ {{ upgrade_type: websocket }} ]
         idle = seconds(config.timeouts.idle),
         headers = config.limits.headers,
     );
-    out.push_str(&early_mutation());
+    let trusts = config.policy.real_ip.is_some();
+    out.push_str(&early_mutation(trusts));
     out.push_str("route_config:\n");
     out.push_str(&indented(&routes::render(config), 2));
     out.push_str("http_filters:\n");
     if config.limits.body_bytes > 0 {
         out.push_str(&body_limit(config.limits.body_bytes)?);
+    }
+    if trusts {
+        out.push_str(&restored_proto());
     }
     for (index, filter) in config.filters.iter().enumerate() {
         out.push_str(&extra_filter(index, filter)?);
@@ -120,7 +130,7 @@ upgrade_configs: [ {{ upgrade_type: websocket }} ]
     Ok(out)
 }
 
-fn early_mutation() -> String {
+fn early_mutation(trusts: bool) -> String {
     let mut out = "\
 # Before any filter or route: nobody outside may steer or retry. (request_headers_to_remove would be too late, and too early below.)
 early_header_mutation_extensions:
@@ -133,7 +143,26 @@ early_header_mutation_extensions:
     for name in NOBODY_MAY_SEND {
         out.push_str(&format!("    - remove: {name}\n"));
     }
+    if trusts {
+        out.push_str(&format!("    - append: {{ header: {{ key: {RECEIVED_PROTO}, value: \"%REQ(X-FORWARDED-PROTO)%\" }} }}\n"));
+    }
     out
+}
+
+/// Envoy overwrites X-Forwarded-Proto; whether to believe it is the filter's decision, so the filter is shown what came.
+fn restored_proto() -> String {
+    format!(
+        "\
+# What came as X-Forwarded-Proto, before Envoy overwrote it: the filter believes it from trusted peers only.
+- name: received-proto
+  typed_config:
+    \"@type\": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    mutations:
+      request_mutations:
+      - append: {{ header: {{ key: x-forwarded-proto, value: \"%REQ({RECEIVED_PROTO})%\" }}, append_action: OVERWRITE_IF_EXISTS_OR_ADD }}
+      - remove: {RECEIVED_PROTO}
+"
+    )
 }
 
 /// Envoy has no limit for a body that streams by: its buffer filter holds the whole of it first.
