@@ -1,3 +1,24 @@
 //! The evenkeel proxy.
 
 pub mod config;
+pub mod embedded;
+pub mod run;
+
+mod access_log;
+mod admin;
+mod clock;
+mod counters;
+mod filter;
+mod filter_environment;
+mod generation;
+mod http;
+mod janitor;
+mod listen;
+mod modules;
+mod reload;
+mod control;
+mod shared;
+mod slots;
+mod upstream;
+mod worker;
+mod worker_thread;
