@@ -19,16 +19,24 @@ fn main() -> Result<(), String> {
         None => build(&root)?,
     };
     let embedded = variable("OUT_DIR")?.join("evenkeel.wasm");
-    fs::copy(&module, &embedded).map_err(|error| format!("cannot read the filter {}: {error}", module.display()))?;
+    fs::copy(&module, &embedded)
+        .map_err(|error| format!("cannot read the filter {}: {error}", module.display()))?;
     Ok(())
 }
 
 fn variable(name: &str) -> Result<PathBuf, String> {
-    env::var_os(name).map(PathBuf::from).ok_or_else(|| format!("cargo did not set {name}"))
+    env::var_os(name)
+        .map(PathBuf::from)
+        .ok_or_else(|| format!("cargo did not set {name}"))
 }
 
 fn build(root: &Path) -> Result<PathBuf, String> {
-    for source in ["plugin", "deploy/build-filter.sh", "Cargo.toml", "Cargo.lock"] {
+    for source in [
+        "plugin",
+        "deploy/build-filter.sh",
+        "Cargo.toml",
+        "Cargo.lock",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
     let script = root.join("deploy/build-filter.sh");
@@ -43,7 +51,10 @@ fn build(root: &Path) -> Result<PathBuf, String> {
     let output = String::from_utf8_lossy(&built.stdout);
     let path = output.lines().last().unwrap_or_default().trim();
     if path.is_empty() {
-        return Err(format!("{} did not say where the filter is:\n{told}", script.display()));
+        return Err(format!(
+            "{} did not say where the filter is:\n{told}",
+            script.display()
+        ));
     }
     Ok(PathBuf::from(path))
 }

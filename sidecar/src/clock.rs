@@ -22,7 +22,11 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        let clock = Self { now: Cell::new(0), began: Instant::now(), began_wall: Cell::new(Duration::ZERO) };
+        let clock = Self {
+            now: Cell::new(0),
+            began: Instant::now(),
+            began_wall: Cell::new(Duration::ZERO),
+        };
         clock.advance();
         clock
     }
@@ -32,7 +36,9 @@ impl Clock {
         let elapsed = self.began.elapsed();
         let ticks = elapsed.as_millis() / TICK.as_millis();
         self.now.set(Ticks::try_from(ticks).unwrap_or(Ticks::MAX));
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         self.began_wall.set(wall.saturating_sub(elapsed));
     }
 

@@ -67,13 +67,21 @@ pub(crate) fn start(control: Control) -> std::io::Result<JoinHandle<()>> {
     } else {
         None
     };
-    std::thread::Builder::new().name("evenkeel-main".to_owned()).spawn(move || runtime.block_on(run(control, signals)))
+    std::thread::Builder::new()
+        .name("evenkeel-main".to_owned())
+        .spawn(move || runtime.block_on(run(control, signals)))
 }
 
 async fn run(mut control: Control, mut signals: Option<Signals>) {
     let bound = std::mem::take(&mut control.listeners);
-    let mut listening: Vec<Listening> = bound.into_iter().map(|bound| Listening::start(&control.shared, bound)).collect();
-    let admin = control.admin.take().map(|listener| tokio::spawn(admin::serve(Arc::clone(&control.shared), listener)));
+    let mut listening: Vec<Listening> = bound
+        .into_iter()
+        .map(|bound| Listening::start(&control.shared, bound))
+        .collect();
+    let admin = control
+        .admin
+        .take()
+        .map(|listener| tokio::spawn(admin::serve(Arc::clone(&control.shared), listener)));
     // Ends with a wish to end.
     loop {
         match next(&mut control.requests, signals.as_mut()).await {
@@ -97,7 +105,10 @@ async fn run(mut control: Control, mut signals: Option<Signals>) {
     }
 }
 
-async fn next(requests: &mut mpsc::UnboundedReceiver<Request>, signals: Option<&mut Signals>) -> Request {
+async fn next(
+    requests: &mut mpsc::UnboundedReceiver<Request>,
+    signals: Option<&mut Signals>,
+) -> Request {
     let Some(signals) = signals else {
         return match requests.recv().await {
             Some(request) => request,
@@ -154,11 +165,18 @@ impl Listening {
             Accept::Balanced => {
                 balanced = sockets.next().map(|socket| {
                     let (stop, stopped) = watch::channel(false);
-                    (stop, tokio::spawn(balanced::run(Arc::clone(shared), socket, bind, stopped)))
+                    (
+                        stop,
+                        tokio::spawn(balanced::run(Arc::clone(shared), socket, bind, stopped)),
+                    )
                 });
             }
         }
-        Self { bind, accept: bound.accept, balanced }
+        Self {
+            bind,
+            accept: bound.accept,
+            balanced,
+        }
     }
 
     /// Takes it out of service: what waits in its queue is served.
@@ -179,10 +197,17 @@ impl Listening {
 }
 
 /// Serves what is open, for `timeouts.drain` at most or until told a second time, and ends the workers.
-async fn drain(control: &mut Control, listening: Vec<Listening>, mut signals: Option<&mut Signals>) {
+async fn drain(
+    control: &mut Control,
+    listening: Vec<Listening>,
+    mut signals: Option<&mut Signals>,
+) {
     let shared = Arc::clone(&control.shared);
     let limit = shared.generation.load().config.timeouts.drain;
-    tracing::info!("draining: {} connections are open, {limit:?} at most", shared.open_connections());
+    tracing::info!(
+        "draining: {} connections are open, {limit:?} at most",
+        shared.open_connections()
+    );
     shared.is_draining.store(true, Ordering::Release);
     for listener in listening {
         listener.stop(&shared).await;

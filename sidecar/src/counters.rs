@@ -12,12 +12,18 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     /// Only on the thread that owns the counter.
     pub(crate) fn add(&self, amount: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(amount),
+            Ordering::Relaxed,
+        );
     }
 
     /// Only on the thread that owns the counter; stops at zero.
     pub(crate) fn subtract(&self, amount: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).saturating_sub(amount), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).saturating_sub(amount),
+            Ordering::Relaxed,
+        );
     }
 
     /// Only on the thread that owns the counter.

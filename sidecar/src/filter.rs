@@ -51,10 +51,16 @@ struct FilterVm {
 
 impl FilterSet {
     /// Starts what is not running: of `previous`, VMs that live are kept.
-    pub(crate) fn start(worker: &Rc<Worker>, active: &Rc<Active>, previous: Option<&Self>) -> Result<Self, StartError> {
+    pub(crate) fn start(
+        worker: &Rc<Worker>,
+        active: &Rc<Active>,
+        previous: Option<&Self>,
+    ) -> Result<Self, StartError> {
         let mut vms = Vec::new();
         for (number, source) in active.generation.filters.iter().enumerate() {
-            let kept = previous.and_then(|previous| previous.vms.get(number)).filter(|old| old.vm.failure().is_none());
+            let kept = previous
+                .and_then(|previous| previous.vms.get(number))
+                .filter(|old| old.vm.failure().is_none());
             vms.push(match kept {
                 Some(kept) => kept.clone(),
                 None => FilterVm::start(worker, active, source)?,
@@ -66,7 +72,10 @@ impl FilterSet {
             .listeners
             .iter()
             .map(|listener| {
-                let plugins = vms.iter().filter_map(|vm| vm.plugin(listener.bind)).collect();
+                let plugins = vms
+                    .iter()
+                    .filter_map(|vm| vm.plugin(listener.bind))
+                    .collect();
                 (listener.bind, Chain::new(plugins))
             })
             .collect();
@@ -74,7 +83,10 @@ impl FilterSet {
     }
 
     pub(crate) fn chain(&self, bind: SocketAddr) -> Option<Rc<Chain>> {
-        self.chains.iter().find(|(address, _)| *address == bind).map(|(_, chain)| Rc::clone(chain))
+        self.chains
+            .iter()
+            .find(|(address, _)| *address == bind)
+            .map(|(_, chain)| Rc::clone(chain))
     }
 
     /// Ends the plugins; streams that run on them finish first.
@@ -89,7 +101,11 @@ impl FilterSet {
 }
 
 impl FilterVm {
-    fn start(worker: &Rc<Worker>, active: &Rc<Active>, source: &FilterSource) -> Result<Self, StartError> {
+    fn start(
+        worker: &Rc<Worker>,
+        active: &Rc<Active>,
+        source: &FilterSource,
+    ) -> Result<Self, StartError> {
         let environment = VmEnvironment::new(worker, active, &source.name);
         let options = VmOptions {
             vm_id: source.vm_id.clone(),
@@ -100,22 +116,38 @@ impl FilterVm {
             start_deadline: START_DEADLINE,
             queue_waker: Some(Arc::new(QueueCalls::new(worker, environment.number()))),
         };
-        let handle: Rc<dyn evenkeel_host::embedder::Environment> = Rc::<VmEnvironment>::clone(&environment);
+        let handle: Rc<dyn evenkeel_host::embedder::Environment> =
+            Rc::<VmEnvironment>::clone(&environment);
         let vm = Vm::new(&source.module, &worker.shared.process, options, handle)?;
         let mut plugins = Vec::new();
         match &source.configuration {
-            Configuration::Fixed(text) => plugins.push((None, vm.start_plugin(&source.name, &source.root_id, text)?)),
+            Configuration::Fixed(text) => {
+                plugins.push((None, vm.start_plugin(&source.name, &source.root_id, text)?))
+            }
             Configuration::Listeners(texts) => {
                 for (bind, text) in texts {
-                    plugins.push((Some(*bind), vm.start_plugin(&source.name, &source.root_id, text)?));
+                    plugins.push((
+                        Some(*bind),
+                        vm.start_plugin(&source.name, &source.root_id, text)?,
+                    ));
                 }
             }
         }
-        environment.run(&vm, plugins.iter().map(|(_, plugin)| plugin.clone()).collect());
-        Ok(Self { vm, environment, plugins })
+        environment.run(
+            &vm,
+            plugins.iter().map(|(_, plugin)| plugin.clone()).collect(),
+        );
+        Ok(Self {
+            vm,
+            environment,
+            plugins,
+        })
     }
 
     fn plugin(&self, bind: SocketAddr) -> Option<Plugin> {
-        self.plugins.iter().find(|(address, _)| address.is_none_or(|address| address == bind)).map(|(_, plugin)| plugin.clone())
+        self.plugins
+            .iter()
+            .find(|(address, _)| address.is_none_or(|address| address == bind))
+            .map(|(_, plugin)| plugin.clone())
     }
 }

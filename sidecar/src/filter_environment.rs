@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use evenkeel_host::embedder::{CallRefused, Environment, HttpCall, HttpStream, LogLevel, QueueWaker};
+use evenkeel_host::embedder::{
+    CallRefused, Environment, HttpCall, HttpStream, LogLevel, QueueWaker,
+};
 use evenkeel_host::{Failure, Plugin, Vm};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
@@ -153,19 +155,30 @@ impl Environment for VmEnvironment {
         ticks.retain(|tick| tick.root_context != root_context);
         if !period.is_zero() {
             let period = period.max(TICK_MIN);
-            ticks.push(Tick { root_context, period, due: Instant::now() + period });
+            ticks.push(Tick {
+                root_context,
+                period,
+                due: Instant::now() + period,
+            });
         }
         self.changed.notify_one();
     }
 
-    fn foreign_function(&self, _stream: Option<&dyn HttpStream>, _name: &[u8], _arguments: &[u8]) -> Option<Vec<u8>> {
+    fn foreign_function(
+        &self,
+        _stream: Option<&dyn HttpStream>,
+        _name: &[u8],
+        _arguments: &[u8],
+    ) -> Option<Vec<u8>> {
         None
     }
 
     fn failed(&self, failure: &Failure) {
         tracing::error!(filter = self.name.as_str(), "{failure}");
         self.retire();
-        let (Some(worker), Some(active)) = (self.worker.upgrade(), self.active.upgrade()) else { return };
+        let (Some(worker), Some(active)) = (self.worker.upgrade(), self.active.upgrade()) else {
+            return;
+        };
         worker.counters.filter_failures.add(1);
         // The VM is still on the stack: what follows waits until it is not.
         tokio::task::spawn_local(async move { active.replace_filters(&worker).await });
@@ -180,13 +193,20 @@ pub(crate) struct QueueCalls {
 
 impl QueueCalls {
     pub(crate) fn new(worker: &Worker, vm: u64) -> Self {
-        Self { commands: worker.commands(), vm }
+        Self {
+            commands: worker.commands(),
+            vm,
+        }
     }
 }
 
 impl QueueWaker for QueueCalls {
     fn wake(&self, root_context: u32, queue: u32) {
         // A worker that has ended reads no queues.
-        let _ = self.commands.send(Command::QueueReady { vm: self.vm, root_context, queue });
+        let _ = self.commands.send(Command::QueueReady {
+            vm: self.vm,
+            root_context,
+            queue,
+        });
     }
 }

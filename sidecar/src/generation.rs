@@ -52,11 +52,32 @@ pub(crate) struct Server {
 
 impl Generation {
     /// `previous` lends the counters of servers that stay.
-    pub(crate) fn new(config: Config, filters: Vec<FilterSource>, workers: usize, previous: Option<&Generation>) -> Self {
-        let pools: Vec<Pool> = config.policy.pools.iter().map(|pool| Pool::new(pool, &config, workers, previous)).collect();
-        let pools_by_name = pools.iter().enumerate().map(|(i, pool)| (pool.name.as_bytes().into(), i)).collect();
+    pub(crate) fn new(
+        config: Config,
+        filters: Vec<FilterSource>,
+        workers: usize,
+        previous: Option<&Generation>,
+    ) -> Self {
+        let pools: Vec<Pool> = config
+            .policy
+            .pools
+            .iter()
+            .map(|pool| Pool::new(pool, &config, workers, previous))
+            .collect();
+        let pools_by_name = pools
+            .iter()
+            .enumerate()
+            .map(|(i, pool)| (pool.name.as_bytes().into(), i))
+            .collect();
         let number = previous.map_or(1, |previous| previous.number + 1);
-        Self { number, loaded: SystemTime::now(), config, filters, pools, pools_by_name }
+        Self {
+            number,
+            loaded: SystemTime::now(),
+            config,
+            filters,
+            pools,
+            pools_by_name,
+        }
     }
 
     pub(crate) fn pool_named(&self, name: &[u8]) -> Option<usize> {
@@ -65,24 +86,40 @@ impl Generation {
 }
 
 impl Pool {
-    fn new(pool: &evenkeel_policy::config::PoolConfig, config: &Config, workers: usize, previous: Option<&Generation>) -> Self {
-        let before = previous.and_then(|previous| previous.pools.get(previous.pool_named(pool.name.as_bytes())?));
+    fn new(
+        pool: &evenkeel_policy::config::PoolConfig,
+        config: &Config,
+        workers: usize,
+        previous: Option<&Generation>,
+    ) -> Self {
+        let before = previous.and_then(|previous| {
+            previous
+                .pools
+                .get(previous.pool_named(pool.name.as_bytes())?)
+        });
         let servers: Vec<Server> = pool
             .servers
             .iter()
             .map(|server| {
-                let kept = before.and_then(|before| before.servers.iter().find(|old| old.id == server.id));
+                let kept =
+                    before.and_then(|before| before.servers.iter().find(|old| old.id == server.id));
                 Server {
                     id: server.id.clone(),
                     address: server.address,
                     text: server.address.to_string(),
                     is_down: server.admin == AdminState::Down,
-                    counters: kept.map_or_else(|| (0..workers).map(|_| Arc::default()).collect(), |kept| kept.counters.clone()),
+                    counters: kept.map_or_else(
+                        || (0..workers).map(|_| Arc::default()).collect(),
+                        |kept| kept.counters.clone(),
+                    ),
                 }
             })
             .collect();
-        let servers_by_address =
-            servers.iter().enumerate().map(|(i, server)| (server.text.as_bytes().into(), i)).collect();
+        let servers_by_address = servers
+            .iter()
+            .enumerate()
+            .map(|(i, server)| (server.text.as_bytes().into(), i))
+            .collect();
         Self {
             name: pool.name.clone(),
             servers,

@@ -62,7 +62,9 @@ fn check_clients(worker: &Worker) {
     let limits = worker.active().phase_limits;
     let is_draining = worker.is_draining.get();
     for client in worker.clients.borrow().iter() {
-        let is_late = is_draining && client.phase() == Phase::Head && is_over(now, client.since(), DRAIN_GRACE);
+        let is_late = is_draining
+            && client.phase() == Phase::Head
+            && is_over(now, client.since(), DRAIN_GRACE);
         if client.is_overdue(now, &limits) || is_late {
             if client.phase() == Phase::Head {
                 worker.counters.connections_failed.add(1);
@@ -78,8 +80,10 @@ fn tidy_endpoints(worker: &Worker) {
     let active = worker.active();
     for (number, pool) in active.generation.pools.iter().enumerate() {
         for (server_number, server) in pool.servers.iter().enumerate() {
-            let (Some(endpoint), Some(counters)) = (active.endpoint(number, server_number), server.counters.get(worker.index))
-            else {
+            let (Some(endpoint), Some(counters)) = (
+                active.endpoint(number, server_number),
+                server.counters.get(worker.index),
+            ) else {
                 continue;
             };
             counters.idle_connections.set(endpoint.idle_count() as u64);

@@ -1,12 +1,16 @@
 //! The evenkeel proxy.
 
+pub mod check;
+pub mod cli;
 pub mod config;
 pub mod embedded;
+pub mod envoy;
 pub mod run;
 
 mod access_log;
 mod admin;
 mod clock;
+mod control;
 mod counters;
 mod filter;
 mod filter_environment;
@@ -16,7 +20,6 @@ mod janitor;
 mod listen;
 mod modules;
 mod reload;
-mod control;
 mod shared;
 mod slots;
 mod upstream;

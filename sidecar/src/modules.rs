@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use evenkeel_host::{Engine, Module};
-use evenkeel_policy::contract::{HTTP_ROOT_ID, SCHEMA, VM_ID};
+use evenkeel_policy::config::{ListenerIdentity, Mode, filter_configuration};
+use evenkeel_policy::contract::{HTTP_ROOT_ID, VM_ID};
 
 use crate::config::Config;
 use crate::embedded;
@@ -21,9 +22,15 @@ pub(crate) struct Modules {
 
 impl Modules {
     pub(crate) fn new() -> Result<Self, String> {
-        let engine = Engine::new().map_err(|error| format!("cannot start the WebAssembly engine: {error}"))?;
-        let own = Module::load(&engine, embedded::FILTER, None).map_err(|error| format!("evenkeel.wasm: {error}"))?;
-        Ok(Self { engine, own, others: Vec::new() })
+        let engine = Engine::new()
+            .map_err(|error| format!("cannot start the WebAssembly engine: {error}"))?;
+        let own = Module::load(&engine, embedded::FILTER, None)
+            .map_err(|error| format!("evenkeel.wasm: {error}"))?;
+        Ok(Self {
+            engine,
+            own,
+            others: Vec::new(),
+        })
     }
 
     /// The chain of a configuration.
@@ -31,7 +38,10 @@ impl Modules {
         let mut sources = Vec::new();
         for (number, filter) in config.filters.iter().enumerate() {
             let module = self.other(&filter.path)?;
-            let name = filter.path.file_stem().map_or_else(|| "filter".to_owned(), |stem| stem.to_string_lossy().into_owned());
+            let name = filter.path.file_stem().map_or_else(
+                || "filter".to_owned(),
+                |stem| stem.to_string_lossy().into_owned(),
+            );
             sources.push(FilterSource {
                 vm_id: format!("{name}-{number}"),
                 root_id: String::new(),
@@ -40,7 +50,17 @@ impl Modules {
                 configuration: Configuration::Fixed(filter.configuration.clone().into_bytes()),
             });
         }
-        let texts = config.listeners.iter().map(|listener| (listener.bind, filter_configuration(config, &listener.name)));
+        let texts = config.listeners.iter().map(|listener| {
+            let identity = ListenerIdentity {
+                name: listener.name.clone(),
+                mode: Mode::Http,
+                pool: None,
+            };
+            (
+                listener.bind,
+                filter_configuration(&identity, &config.policy_json).into_bytes(),
+            )
+        });
         sources.push(FilterSource {
             name: "evenkeel".to_owned(),
             vm_id: VM_ID.to_owned(),
@@ -53,10 +73,15 @@ impl Modules {
 
     fn other(&mut self, path: &Path) -> Result<Module, String> {
         let bytes = read(path).map_err(|error| format!("filter {}: {error}", path.display()))?;
-        if let Some((_, _, module)) = self.others.iter().find(|(known, old, _)| known == path && *old == bytes) {
+        if let Some((_, _, module)) = self
+            .others
+            .iter()
+            .find(|(known, old, _)| known == path && *old == bytes)
+        {
             return Ok(module.clone());
         }
-        let module = Module::compile(&self.engine, &bytes).map_err(|error| format!("filter {}: {error}", path.display()))?;
+        let module = Module::compile(&self.engine, &bytes)
+            .map_err(|error| format!("filter {}: {error}", path.display()))?;
         self.others.retain(|(known, _, _)| known != path);
         self.others.push((path.to_owned(), bytes, module.clone()));
         Ok(module)
@@ -66,18 +91,9 @@ impl Modules {
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let length = std::fs::metadata(path)?.len();
     if length > FILE_BYTES_MAX {
-        return Err(std::io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
+        return Err(std::io::Error::other(format!(
+            "larger than {FILE_BYTES_MAX} bytes"
+        )));
     }
     std::fs::read(path)
-}
-
-/// The text that evenkeel's filter is configured with for one listener.
-fn filter_configuration(config: &Config, listener: &str) -> Vec<u8> {
-    let text = serde_json::json!({
-        "schema": SCHEMA,
-        "listener": {"name": listener, "mode": "http"},
-        "secrets": [],
-        "policy": config.policy_json,
-    });
-    text.to_string().into_bytes()
 }

@@ -34,17 +34,27 @@ pub(crate) async fn reload(control: &mut Control, listening: &mut Vec<Listening>
 }
 
 async fn attempt(control: &mut Control, listening: &mut Vec<Listening>) -> Result<u64, String> {
-    let load = control.options.load.as_ref().ok_or("there is no file to read")?;
+    let load = control
+        .options
+        .load
+        .as_ref()
+        .ok_or("there is no file to read")?;
     let config = load()?;
     let shared = Arc::clone(&control.shared);
     let previous = shared.generation.load_full();
     refuse_unchangeable(&previous.config, &config, shared.workers.len(), listening)?;
     let filters = control.modules.load(&config)?;
     if let Some(log) = &config.access_log {
-        check_target(&log.target).map_err(|error| format!("cannot open the access log: {error}"))?;
+        check_target(&log.target)
+            .map_err(|error| format!("cannot open the access log: {error}"))?;
     }
     let bound = bind_new(&config, shared.workers.len(), listening)?;
-    let generation = Arc::new(Generation::new(config, filters, shared.workers.len(), Some(&previous)));
+    let generation = Arc::new(Generation::new(
+        config,
+        filters,
+        shared.workers.len(),
+        Some(&previous),
+    ));
     if let Err(reason) = prepare(control, &generation).await {
         for worker in &shared.workers {
             let _ = worker.commands.send(Command::Abandon);
@@ -54,28 +64,54 @@ async fn attempt(control: &mut Control, listening: &mut Vec<Listening>) -> Resul
     commit(control, listening, bound, generation).await
 }
 
-fn refuse_unchangeable(old: &Config, new: &Config, workers: usize, listening: &[Listening]) -> Result<(), String> {
+fn refuse_unchangeable(
+    old: &Config,
+    new: &Config,
+    workers: usize,
+    listening: &[Listening],
+) -> Result<(), String> {
     if new.workers.max(1) != workers {
-        return Err(format!("workers: {} instead of {workers} needs a restart", new.workers));
+        return Err(format!(
+            "workers: {} instead of {workers} needs a restart",
+            new.workers
+        ));
     }
     if new.admin != old.admin {
         return Err("admin: another address needs a restart".to_owned());
     }
     for listener in &new.listeners {
-        if listening.iter().any(|known| known.bind == listener.bind && known.accept != listener.accept) {
-            return Err(format!("listener {}: another way to accept on the same address needs a restart", listener.name));
+        if listening
+            .iter()
+            .any(|known| known.bind == listener.bind && known.accept != listener.accept)
+        {
+            return Err(format!(
+                "listener {}: another way to accept on the same address needs a restart",
+                listener.name
+            ));
         }
     }
     Ok(())
 }
 
-fn bind_new(config: &Config, workers: usize, listening: &[Listening]) -> Result<Vec<Bound>, String> {
+fn bind_new(
+    config: &Config,
+    workers: usize,
+    listening: &[Listening],
+) -> Result<Vec<Bound>, String> {
     let is_new = |bind| !listening.iter().any(|known| known.bind == bind);
-    let new = config.listeners.iter().filter(|listener| is_new(listener.bind));
+    let new = config
+        .listeners
+        .iter()
+        .filter(|listener| is_new(listener.bind));
     new.map(|listener| {
         bind::probe(listener.bind)
             .and_then(|()| bind::bind(listener, workers))
-            .map_err(|error| format!("listener {}: cannot listen on {}: {error}", listener.name, listener.bind))
+            .map_err(|error| {
+                format!(
+                    "listener {}: cannot listen on {}: {error}",
+                    listener.name, listener.bind
+                )
+            })
     })
     .collect()
 }
@@ -85,7 +121,9 @@ async fn prepare(control: &Control, generation: &Arc<Generation>) -> Result<(), 
     let mut answers = Vec::new();
     for worker in &control.shared.workers {
         let (answer, answered) = oneshot::channel();
-        let _ = worker.commands.send(Command::Prepare(Arc::clone(generation), answer));
+        let _ = worker
+            .commands
+            .send(Command::Prepare(Arc::clone(generation), answer));
         answers.push(answered);
     }
     for answered in answers {
@@ -111,8 +149,18 @@ async fn commit(
     }
     let number = generation.number;
     shared.generation.store(Arc::clone(&generation));
-    listening.extend(bound.into_iter().map(|bound| Listening::start(&shared, bound)));
-    let is_kept = |known: &Listening| generation.config.listeners.iter().any(|listener| listener.bind == known.bind);
+    listening.extend(
+        bound
+            .into_iter()
+            .map(|bound| Listening::start(&shared, bound)),
+    );
+    let is_kept = |known: &Listening| {
+        generation
+            .config
+            .listeners
+            .iter()
+            .any(|listener| listener.bind == known.bind)
+    };
     let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(listening).into_iter().partition(is_kept);
     *listening = kept;
     for listener in gone {
@@ -130,12 +178,17 @@ fn move_log(control: &mut Control, config: &Config) -> Option<LogTo> {
     };
     if let Some(log) = &control.log {
         // A full queue means a disk that is stuck: the next reload tries again.
-        let _ = log.messages().try_send(Message::Target(wanted.target.clone()));
+        let _ = log
+            .messages()
+            .try_send(Message::Target(wanted.target.clone()));
     } else {
         match Writer::start(&wanted.target) {
             Ok(writer) => control.log = Some(writer),
             Err(error) => tracing::error!("cannot open the access log: {error}"),
         }
     }
-    control.log.as_ref().map(|log| LogTo { format: wanted.format, writer: log.messages() })
+    control.log.as_ref().map(|log| LogTo {
+        format: wanted.format,
+        writer: log.messages(),
+    })
 }

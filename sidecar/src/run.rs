@@ -58,6 +58,18 @@ impl fmt::Display for Wrong {
 
 impl std::error::Error for Wrong {}
 
+/// Operational messages go to standard error; `EVENKEEL_LOG` says which (`info` unless set; tracing's filter syntax).
+pub fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("EVENKEEL_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // Somebody who embeds this library may log elsewhere already.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init();
+}
+
 /// Runs until a signal ends it. An error is [`Wrong`], or something of the machine (a port in use).
 pub fn run(config: Config, mut options: RunOptions) -> anyhow::Result<ExitCode> {
     options.handle_signals = true;
@@ -77,16 +89,31 @@ pub fn start(config: Config, options: RunOptions) -> anyhow::Result<Running> {
     let workers = config.workers.max(1);
     let listeners = bind_all(&config, workers)?;
     let admin = config.admin.map(bind_admin).transpose()?;
-    let log = config.access_log.as_ref().map(|log| Writer::start(&log.target)).transpose().context("cannot open the access log")?;
+    let log = config
+        .access_log
+        .as_ref()
+        .map(|log| Writer::start(&log.target))
+        .transpose()
+        .context("cannot open the access log")?;
     let log_to = config.access_log.as_ref().zip(log.as_ref());
-    let log_to = log_to.map(|(config, writer)| LogTo { format: config.format, writer: writer.messages() });
-    let addresses = config.listeners.iter().zip(&listeners).map(|(listener, bound)| (listener.name.clone(), bound.address)).collect();
+    let log_to = log_to.map(|(config, writer)| LogTo {
+        format: config.format,
+        writer: writer.messages(),
+    });
+    let addresses = config
+        .listeners
+        .iter()
+        .zip(&listeners)
+        .map(|(listener, bound)| (listener.name.clone(), bound.address))
+        .collect();
     let generation = Arc::new(Generation::new(config, filters, workers, None));
     let (handles, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker_handle()).unzip();
     let shared = Arc::new(Shared {
         workers: handles,
         process: Process::new(),
-        options: Options { show_decision: options.show_decision },
+        options: Options {
+            show_decision: options.show_decision,
+        },
         started: Instant::now(),
         generation: ArcSwap::from(Arc::clone(&generation)),
         is_draining: AtomicBool::new(false),
@@ -96,15 +123,33 @@ pub fn start(config: Config, options: RunOptions) -> anyhow::Result<Running> {
     let threads = start_workers(&shared, &generation, receivers, log_to.as_ref())?;
     let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     let (requests, received) = async_mpsc::unbounded_channel();
-    let control = Control { shared, listeners, admin, log, modules, threads, options, requests: received };
+    let control = Control {
+        shared,
+        listeners,
+        admin,
+        log,
+        modules,
+        threads,
+        options,
+        requests: received,
+    };
     let thread = control::start(control)?;
-    Ok(Running { addresses, admin: admin_address, requests, thread })
+    Ok(Running {
+        addresses,
+        admin: admin_address,
+        requests,
+        thread,
+    })
 }
 
 fn worker_handle() -> (WorkerHandle, async_mpsc::UnboundedReceiver<Command>) {
     let (commands, received) = async_mpsc::unbounded_channel();
-    let handle =
-        WorkerHandle { commands, open: AtomicUsize::new(0), is_ready: AtomicBool::new(false), counters: Arc::default() };
+    let handle = WorkerHandle {
+        commands,
+        open: AtomicUsize::new(0),
+        is_ready: AtomicBool::new(false),
+        counters: Arc::default(),
+    };
     (handle, received)
 }
 
@@ -115,7 +160,12 @@ fn bind_all(config: &Config, workers: usize) -> anyhow::Result<Vec<Bound>> {
         .map(|listener| {
             bind::probe(listener.bind)
                 .and_then(|()| bind::bind(listener, workers))
-                .with_context(|| format!("listener {}: cannot listen on {}", listener.name, listener.bind))
+                .with_context(|| {
+                    format!(
+                        "listener {}: cannot listen on {}",
+                        listener.name, listener.bind
+                    )
+                })
         })
         .collect()
 }
@@ -135,11 +185,20 @@ fn start_workers(
     let mut threads = Vec::new();
     for (index, receiver) in receivers.into_iter().enumerate() {
         let (shared, generation) = (Arc::clone(shared), Arc::clone(generation));
-        threads.push(worker_thread::spawn(index, shared, generation, receiver, log.cloned(), started.clone())?);
+        threads.push(worker_thread::spawn(
+            index,
+            shared,
+            generation,
+            receiver,
+            log.cloned(),
+            started.clone(),
+        )?);
     }
     drop(started);
     let failed = outcomes.iter().find_map(Result::err);
-    let Some(error) = failed else { return Ok(threads) };
+    let Some(error) = failed else {
+        return Ok(threads);
+    };
     for worker in &shared.workers {
         // Those that failed have ended.
         let _ = worker.commands.send(Command::Stop);
@@ -154,7 +213,13 @@ fn start_workers(
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+        && let Err(error) = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit.maximum,
+                maximum: limit.maximum,
+            },
+        )
     {
         tracing::warn!("cannot raise the limit of open files: {error}");
     }

@@ -46,19 +46,37 @@ pub(crate) struct WorkerHandle {
 impl Shared {
     /// Open client connections of the process.
     pub(crate) fn open_connections(&self) -> usize {
-        self.workers.iter().map(|worker| worker.open.load(Ordering::Relaxed)).sum()
+        self.workers
+            .iter()
+            .map(|worker| worker.open.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// The ready worker with the fewest open connections; any, if none is ready.
     pub(crate) fn least_loaded(&self) -> Option<usize> {
-        let by_load = |number: &usize| self.workers.get(*number).map_or(usize::MAX, |worker| worker.open.load(Ordering::Relaxed));
-        let is_ready = |number: &usize| self.workers.get(*number).is_some_and(|worker| worker.is_ready.load(Ordering::Acquire));
+        let by_load = |number: &usize| {
+            self.workers
+                .get(*number)
+                .map_or(usize::MAX, |worker| worker.open.load(Ordering::Relaxed))
+        };
+        let is_ready = |number: &usize| {
+            self.workers
+                .get(*number)
+                .is_some_and(|worker| worker.is_ready.load(Ordering::Acquire))
+        };
         let all = 0..self.workers.len();
-        all.clone().filter(is_ready).min_by_key(by_load).or_else(|| all.min_by_key(by_load))
+        all.clone()
+            .filter(is_ready)
+            .min_by_key(by_load)
+            .or_else(|| all.min_by_key(by_load))
     }
 
     /// Serving, with filters everywhere.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.is_draining.load(Ordering::Acquire) && self.workers.iter().all(|worker| worker.is_ready.load(Ordering::Acquire))
+        !self.is_draining.load(Ordering::Acquire)
+            && self
+                .workers
+                .iter()
+                .all(|worker| worker.is_ready.load(Ordering::Acquire))
     }
 }

@@ -50,7 +50,11 @@ pub(crate) enum Command {
     Drain,
     /// End now.
     Stop,
-    QueueReady { vm: u64, root_context: u32, queue: u32 },
+    QueueReady {
+        vm: u64,
+        root_context: u32,
+        queue: u32,
+    },
 }
 
 /// A worker's own things.
@@ -88,10 +92,18 @@ pub(crate) struct Active {
 
 impl Worker {
     /// Starts the filters too: a worker exists only when it can serve.
-    pub(crate) fn start(index: usize, shared: &Arc<Shared>, generation: &Arc<Generation>) -> Result<Rc<Self>, StartError> {
+    pub(crate) fn start(
+        index: usize,
+        shared: &Arc<Shared>,
+        generation: &Arc<Generation>,
+    ) -> Result<Rc<Self>, StartError> {
         let mut endpoints = HashMap::new();
         let active = Active::new(generation, &mut endpoints);
-        let counters = shared.workers.get(index).map(|worker| Arc::clone(&worker.counters)).unwrap_or_default();
+        let counters = shared
+            .workers
+            .get(index)
+            .map(|worker| Arc::clone(&worker.counters))
+            .unwrap_or_default();
         let worker = Rc::new(Self {
             index,
             shared: Arc::clone(shared),
@@ -133,14 +145,20 @@ impl Worker {
     }
 
     pub(crate) fn commands(&self) -> mpsc::UnboundedSender<Command> {
-        self.shared.workers.get(self.index).map_or_else(|| mpsc::unbounded_channel().0, |worker| worker.commands.clone())
+        self.shared.workers.get(self.index).map_or_else(
+            || mpsc::unbounded_channel().0,
+            |worker| worker.commands.clone(),
+        )
     }
 
     /// The environment of a VM that still runs.
     pub(crate) fn environment(&self, number: u64) -> Option<Rc<VmEnvironment>> {
         let mut environments = self.environments.borrow_mut();
         environments.retain(|environment| environment.strong_count() > 0);
-        environments.iter().filter_map(Weak::upgrade).find(|environment| environment.number() == number)
+        environments
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|environment| environment.number() == number)
     }
 
     /// A connection counted for this worker will not be served.
@@ -168,7 +186,9 @@ impl Worker {
 
     /// Serves by the prepared generation; requests in flight end on the old one.
     pub(crate) fn commit(&self) {
-        let Some(prepared) = self.prepared.borrow_mut().take() else { return };
+        let Some(prepared) = self.prepared.borrow_mut().take() else {
+            return;
+        };
         let old = self.active.replace(prepared);
         if let Some(filters) = old.filters.borrow_mut().take() {
             filters.stop();
@@ -176,7 +196,11 @@ impl Worker {
         self.set_ready(true);
         let active = self.active();
         self.endpoints.borrow_mut().retain(|_, endpoint| {
-            let is_used = active.endpoints.iter().flatten().any(|used| Rc::ptr_eq(used, endpoint));
+            let is_used = active
+                .endpoints
+                .iter()
+                .flatten()
+                .any(|used| Rc::ptr_eq(used, endpoint));
             if !is_used {
                 endpoint.clear();
             }
@@ -208,18 +232,32 @@ impl Worker {
 }
 
 impl Active {
-    fn new(generation: &Arc<Generation>, endpoints: &mut HashMap<SocketAddr, Rc<Endpoint>>) -> Rc<Self> {
+    fn new(
+        generation: &Arc<Generation>,
+        endpoints: &mut HashMap<SocketAddr, Rc<Endpoint>>,
+    ) -> Rc<Self> {
         let timeouts = &generation.config.timeouts;
         let phase_limits = PhaseLimits {
             head: ticks(timeouts.client_header),
             idle: ticks(timeouts.idle),
             tunnel: ticks(timeouts.tunnel),
         };
-        let mut endpoint = |address| Rc::clone(endpoints.entry(address).or_insert_with(|| Rc::new(Endpoint::new(address))));
+        let mut endpoint = |address| {
+            Rc::clone(
+                endpoints
+                    .entry(address)
+                    .or_insert_with(|| Rc::new(Endpoint::new(address))),
+            )
+        };
         let endpoints = generation
             .pools
             .iter()
-            .map(|pool| pool.servers.iter().map(|server| endpoint(server.address)).collect())
+            .map(|pool| {
+                pool.servers
+                    .iter()
+                    .map(|server| endpoint(server.address))
+                    .collect()
+            })
             .collect();
         Rc::new(Self {
             generation: Arc::clone(generation),
@@ -252,8 +290,14 @@ impl Active {
 
     /// Puts a connection whose exchange is complete back into its pool.
     pub(crate) fn give_back(&self, exchange: &Exchange, connection: Box<Connection>) {
-        let (Some(pool), Some(server)) = (exchange.pool.get(), exchange.server.get()) else { return };
-        let (Some(endpoint), Some(pool)) = (self.endpoint(pool, server), self.generation.pools.get(pool)) else { return };
+        let (Some(pool), Some(server)) = (exchange.pool.get(), exchange.server.get()) else {
+            return;
+        };
+        let (Some(endpoint), Some(pool)) =
+            (self.endpoint(pool, server), self.generation.pools.get(pool))
+        else {
+            return;
+        };
         endpoint.put(connection, &pool.keepalive, exchange.worker().clock.now());
     }
 
@@ -310,7 +354,12 @@ struct TokenBucket {
 
 impl TokenBucket {
     fn new(burst: u32, every: Duration) -> Self {
-        Self { tokens: burst, burst, every, filled: Instant::now() }
+        Self {
+            tokens: burst,
+            burst,
+            every,
+            filled: Instant::now(),
+        }
     }
 
     /// Takes one (`None`), or tells how long until there is one.
@@ -327,7 +376,10 @@ impl TokenBucket {
                 self.tokens = left;
                 None
             }
-            None => Some(self.every.saturating_sub(now.saturating_duration_since(self.filled))),
+            None => Some(
+                self.every
+                    .saturating_sub(now.saturating_duration_since(self.filled)),
+            ),
         }
     }
 }

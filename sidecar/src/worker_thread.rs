@@ -40,34 +40,40 @@ pub(crate) fn spawn(
     log: Option<LogTo>,
     started: std::sync::mpsc::Sender<Result<(), String>>,
 ) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(format!("evenkeel-{index}")).spawn(move || {
-        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                // The one who started us has gone only if it failed itself.
-                let _ = started.send(Err(format!("cannot start a runtime: {error}")));
-                return;
-            }
-        };
-        runtime.block_on(async move {
-            let worker = match Worker::start(index, &shared, &generation) {
-                Ok(worker) => worker,
+    std::thread::Builder::new()
+        .name(format!("evenkeel-{index}"))
+        .spawn(move || {
+            let runtime = match Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default())
+            {
+                Ok(runtime) => runtime,
                 Err(error) => {
-                    let _ = started.send(Err(error.to_string()));
+                    // The one who started us has gone only if it failed itself.
+                    let _ = started.send(Err(format!("cannot start a runtime: {error}")));
                     return;
                 }
             };
-            drop(generation);
-            set_log(&worker, log);
-            let _ = started.send(Ok(()));
-            drop(started);
-            run(worker, commands).await;
-        });
-    })
+            runtime.block_on(async move {
+                let worker = match Worker::start(index, &shared, &generation) {
+                    Ok(worker) => worker,
+                    Err(error) => {
+                        let _ = started.send(Err(error.to_string()));
+                        return;
+                    }
+                };
+                drop(generation);
+                set_log(&worker, log);
+                let _ = started.send(Ok(()));
+                drop(started);
+                run(worker, commands).await;
+            });
+        })
 }
 
 fn set_log(worker: &Worker, log: Option<LogTo>) {
-    let buffer = log.map(|log| LogBuffer::new(log.format, log.writer, &worker.clock, &worker.counters));
+    let buffer =
+        log.map(|log| LogBuffer::new(log.format, log.writer, &worker.clock, &worker.counters));
     worker.log.replace(buffer);
 }
 
@@ -79,7 +85,8 @@ struct AcceptLoop {
 impl AcceptLoop {
     fn start(worker: &Rc<Worker>, listener: TcpListener, bind: SocketAddr) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::task::spawn_local(reuseport::run(Rc::clone(worker), listener, bind, stopped));
+        let task =
+            tokio::task::spawn_local(reuseport::run(Rc::clone(worker), listener, bind, stopped));
         Self { stop, task }
     }
 
@@ -136,8 +143,15 @@ fn obey(worker: &Rc<Worker>, command: Command) {
             set_log(worker, log);
         }
         Command::Abandon => worker.abandon(),
-        Command::QueueReady { vm, root_context, queue } => {
-            if let Some(vm) = worker.environment(vm).and_then(|environment| environment.vm()) {
+        Command::QueueReady {
+            vm,
+            root_context,
+            queue,
+        } => {
+            if let Some(vm) = worker
+                .environment(vm)
+                .and_then(|environment| environment.vm())
+            {
                 vm.queue_ready(root_context, queue);
             }
         }

@@ -9,7 +9,9 @@ use crate::http::attributes::protocol;
 use crate::http::exchange::Exchange;
 
 const SECONDS_A_DAY: u64 = 86_400;
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 
 /// The text of the current second, made once a second.
 pub(super) struct TimeText {
@@ -22,7 +24,11 @@ pub(super) struct TimeText {
 
 impl TimeText {
     pub(super) fn new() -> Self {
-        let text = Self { second: Cell::new(u64::MAX), iso: RefCell::default(), common: RefCell::default() };
+        let text = Self {
+            second: Cell::new(u64::MAX),
+            iso: RefCell::default(),
+            common: RefCell::default(),
+        };
         text.update(0);
         text
     }
@@ -34,9 +40,17 @@ impl TimeText {
         let (year, month, day) = civil(second / SECONDS_A_DAY);
         let of_day = second % SECONDS_A_DAY;
         let (hour, minute, rest) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-        let name = usize::try_from(month - 1).ok().and_then(|month| MONTHS.get(month)).copied().unwrap_or_default();
-        self.iso.replace(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{rest:02}"));
-        self.common.replace(format!("{day:02}/{name}/{year:04}:{hour:02}:{minute:02}:{rest:02} +0000"));
+        let name = usize::try_from(month - 1)
+            .ok()
+            .and_then(|month| MONTHS.get(month))
+            .copied()
+            .unwrap_or_default();
+        self.iso.replace(format!(
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{rest:02}"
+        ));
+        self.common.replace(format!(
+            "{day:02}/{name}/{year:04}:{hour:02}:{minute:02}:{rest:02} +0000"
+        ));
     }
 }
 
@@ -49,12 +63,22 @@ fn civil(day: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 /// One JSON object a line.
-pub(super) fn json(out: &mut Vec<u8>, exchange: &Exchange, client_ip: Option<&str>, wall: Duration, time: &TimeText) {
+pub(super) fn json(
+    out: &mut Vec<u8>,
+    exchange: &Exchange,
+    client_ip: Option<&str>,
+    wall: Duration,
+    time: &TimeText,
+) {
     time.update(wall.as_secs());
     let facts = &exchange.facts;
     let head = exchange.request.borrow();
@@ -79,7 +103,11 @@ pub(super) fn json(out: &mut Vec<u8>, exchange: &Exchange, client_ip: Option<&st
     out.extend_from_slice(b",\"bytes\":");
     number(out, facts.response_bytes.get());
     out.extend_from_slice(b",\"duration_ms\":");
-    let micros = facts.ended.get().map_or(0, |ended| ended.saturating_duration_since(exchange.started).as_micros());
+    let micros = facts.ended.get().map_or(0, |ended| {
+        ended
+            .saturating_duration_since(exchange.started)
+            .as_micros()
+    });
     let micros = u64::try_from(micros).unwrap_or(u64::MAX);
     number(out, micros / 1000);
     out.push(b'.');
@@ -89,7 +117,11 @@ pub(super) fn json(out: &mut Vec<u8>, exchange: &Exchange, client_ip: Option<&st
     number(out, u64::from(facts.attempts.get()));
     if let Some(why) = facts.why.get() {
         out.extend_from_slice(b",\"error\":\"");
-        let code = if why.code().is_empty() { "filter_reply" } else { why.code() };
+        let code = if why.code().is_empty() {
+            "filter_reply"
+        } else {
+            why.code()
+        };
         out.extend_from_slice(code.as_bytes());
         out.push(b'"');
     }
@@ -107,18 +139,36 @@ pub(super) fn json(out: &mut Vec<u8>, exchange: &Exchange, client_ip: Option<&st
 }
 
 fn upstream(out: &mut Vec<u8>, exchange: &Exchange) {
-    let Some(pool) = exchange.pool.get().and_then(|number| exchange.active.generation.pools.get(number)) else { return };
+    let Some(pool) = exchange
+        .pool
+        .get()
+        .and_then(|number| exchange.active.generation.pools.get(number))
+    else {
+        return;
+    };
     out.extend_from_slice(b",\"pool\":\"");
     out.extend_from_slice(pool.name.as_bytes());
     out.push(b'"');
-    let Some(server) = exchange.server.get().and_then(|number| pool.servers.get(number)) else { return };
+    let Some(server) = exchange
+        .server
+        .get()
+        .and_then(|number| pool.servers.get(number))
+    else {
+        return;
+    };
     out.extend_from_slice(b",\"upstream\":\"");
     out.extend_from_slice(server.text.as_bytes());
     out.push(b'"');
 }
 
 /// Apache's combined log format, as nginx writes it.
-pub(super) fn combined(out: &mut Vec<u8>, exchange: &Exchange, client_ip: Option<&str>, wall: Duration, time: &TimeText) {
+pub(super) fn combined(
+    out: &mut Vec<u8>,
+    exchange: &Exchange,
+    client_ip: Option<&str>,
+    wall: Duration,
+    time: &TimeText,
+) {
     time.update(wall.as_secs());
     let head = exchange.request.borrow();
     client(out, exchange, client_ip);
@@ -136,7 +186,12 @@ pub(super) fn combined(out: &mut Vec<u8>, exchange: &Exchange, client_ip: Option
     number(out, exchange.facts.response_bytes.get());
     for name in [REFERER, USER_AGENT] {
         out.extend_from_slice(b" \"");
-        escaped(out, head.headers.get(name).map_or(b"-", |value| value.as_bytes()));
+        escaped(
+            out,
+            head.headers
+                .get(name)
+                .map_or(b"-", |value| value.as_bytes()),
+        );
         out.push(b'"');
     }
     out.push(b'\n');
@@ -151,7 +206,10 @@ fn client(out: &mut Vec<u8>, exchange: &Exchange, client_ip: Option<&str>) {
 
 /// Escapes as JSON does; bytes that are not ASCII are written as if they were Latin-1, so that a line is always valid.
 fn escaped(out: &mut Vec<u8>, text: &[u8]) {
-    if text.iter().all(|&byte| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\') {
+    if text
+        .iter()
+        .all(|&byte| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\')
+    {
         return out.extend_from_slice(text);
     }
     for &byte in text {
@@ -168,7 +226,11 @@ fn escaped(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 const fn hex(digit: u8) -> u8 {
-    if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
+    if digit < 10 {
+        b'0' + digit
+    } else {
+        b'a' + digit - 10
+    }
 }
 
 fn number(out: &mut Vec<u8>, value: u64) {
@@ -223,7 +285,10 @@ mod tests {
         escaped(&mut line, &all);
         line.push(b'"');
         let text: String = serde_json::from_slice(&line).unwrap();
-        assert_eq!(text.chars().map(u32::from).collect::<Vec<_>>(), (0..=255).collect::<Vec<_>>());
+        assert_eq!(
+            text.chars().map(u32::from).collect::<Vec<_>>(),
+            (0..=255).collect::<Vec<_>>()
+        );
     }
 
     #[test]

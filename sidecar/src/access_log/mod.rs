@@ -36,7 +36,12 @@ pub(crate) struct LogBuffer {
 }
 
 impl LogBuffer {
-    pub(crate) fn new(format: LogFormat, writer: SyncSender<Message>, clock: &Rc<Clock>, counters: &Arc<WorkerCounters>) -> Self {
+    pub(crate) fn new(
+        format: LogFormat,
+        writer: SyncSender<Message>,
+        clock: &Rc<Clock>,
+        counters: &Arc<WorkerCounters>,
+    ) -> Self {
         Self {
             format,
             lines: RefCell::new(Vec::with_capacity(CHUNK)),
@@ -56,7 +61,9 @@ impl LogBuffer {
             let wall = self.clock.wall(ended);
             match self.format {
                 LogFormat::Json => format::json(lines, exchange, client_ip, wall, &self.time),
-                LogFormat::Combined => format::combined(lines, exchange, client_ip, wall, &self.time),
+                LogFormat::Combined => {
+                    format::combined(lines, exchange, client_ip, wall, &self.time)
+                }
             }
         }
         self.count.set(self.count.get() + 1);
@@ -72,7 +79,9 @@ impl LogBuffer {
         }
         let lines = self.lines.replace(Vec::with_capacity(CHUNK));
         let count = self.count.replace(0);
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.writer.try_send(Message::Lines(lines)) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.writer.try_send(Message::Lines(lines))
+        {
             self.counters.log_lines_dropped.add(count);
         }
     }

@@ -30,7 +30,9 @@ impl Writer {
         let output = Output::open(target)?;
         let (messages, received) = sync_channel(CHUNKS_MAX);
         let target = target.clone();
-        let thread = std::thread::Builder::new().name("evenkeel-log".to_owned()).spawn(move || run(output, target, &received))?;
+        let thread = std::thread::Builder::new()
+            .name("evenkeel-log".to_owned())
+            .spawn(move || run(output, target, &received))?;
         Ok(Self { messages, thread })
     }
 
@@ -60,7 +62,9 @@ impl Output {
     fn open(target: &LogTarget) -> io::Result<Self> {
         match target {
             LogTarget::Stdout => Ok(Self::Stdout),
-            LogTarget::File(path) => Ok(Self::File(OpenOptions::new().create(true).append(true).open(path)?)),
+            LogTarget::File(path) => Ok(Self::File(
+                OpenOptions::new().create(true).append(true).open(path)?,
+            )),
         }
     }
 

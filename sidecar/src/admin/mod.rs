@@ -66,16 +66,25 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok"),
         "/readyz" if shared.is_ready() => text(StatusCode::OK, "ready"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready"),
-        "/metrics" => content(StatusCode::OK, "text/plain; version=0.0.4", metrics::render(shared)),
+        "/metrics" => content(
+            StatusCode::OK,
+            "text/plain; version=0.0.4",
+            metrics::render(shared),
+        ),
         "/api/state" => content(StatusCode::OK, "application/json", state::render(shared)),
-        _ => text(StatusCode::NOT_FOUND, "there are /healthz /readyz /metrics /api/state"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there are /healthz /readyz /metrics /api/state",
+        ),
     }
 }
 
@@ -86,7 +95,11 @@ fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
 fn content(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -12,7 +12,11 @@ use crate::shared::{Shared, WorkerHandle};
 
 pub(super) fn render(shared: &Shared) -> String {
     let generation = shared.generation.load();
-    let loaded = generation.loaded.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let loaded = generation
+        .loaded
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     let state = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": shared.started.elapsed().as_secs(),

@@ -9,11 +9,21 @@ use http::Version;
 use crate::http::exchange::Exchange;
 
 /// Answers with the value if it is known now.
-pub(crate) fn answer(exchange: &Exchange, attribute: Attribute, answer: &mut dyn FnMut(Value<'_>)) -> bool {
-    connection(exchange, attribute, answer) || upstream(exchange, attribute, answer) || message(exchange, attribute, answer)
+pub(crate) fn answer(
+    exchange: &Exchange,
+    attribute: Attribute,
+    answer: &mut dyn FnMut(Value<'_>),
+) -> bool {
+    connection(exchange, attribute, answer)
+        || upstream(exchange, attribute, answer)
+        || message(exchange, attribute, answer)
 }
 
-fn connection(exchange: &Exchange, attribute: Attribute, answer: &mut dyn FnMut(Value<'_>)) -> bool {
+fn connection(
+    exchange: &Exchange,
+    attribute: Attribute,
+    answer: &mut dyn FnMut(Value<'_>),
+) -> bool {
     let client = &exchange.client;
     match attribute {
         Attribute::SourceAddress => answer(Value::Bytes(client.peer_text.as_bytes())),
@@ -21,13 +31,20 @@ fn connection(exchange: &Exchange, attribute: Attribute, answer: &mut dyn FnMut(
         Attribute::DestinationAddress => answer(Value::Bytes(client.local_text.as_bytes())),
         Attribute::DestinationPort => answer(Value::Int(i64::from(client.local.port()))),
         Attribute::ConnectionId => answer(Value::Uint(client.id)),
-        Attribute::ConnectionMtls => answer(Value::Bool(client.tls.get().is_some_and(|tls| tls.is_mutual))),
+        Attribute::ConnectionMtls => answer(Value::Bool(
+            client.tls.get().is_some_and(|tls| tls.is_mutual),
+        )),
         Attribute::TlsVersion => match client.tls.get() {
             Some(tls) => answer(Value::Bytes(tls.version.as_bytes())),
             None => return false,
         },
         Attribute::RequestedServerName => {
-            answer(Value::Bytes(client.tls.get().map_or(b"", |tls| tls.server_name.as_bytes())));
+            answer(Value::Bytes(
+                client
+                    .tls
+                    .get()
+                    .map_or(b"", |tls| tls.server_name.as_bytes()),
+            ));
         }
         // Inbound.
         Attribute::ListenerDirection => answer(Value::Int(1)),
@@ -55,7 +72,9 @@ fn upstream(exchange: &Exchange, attribute: Attribute, answer: &mut dyn FnMut(Va
             Some(pool) => answer(Value::Uint(pool.servers.len() as u64)),
             None => return false,
         },
-        Attribute::UpstreamRequestAttemptCount => answer(Value::Uint(u64::from(facts.attempts.get()))),
+        Attribute::UpstreamRequestAttemptCount => {
+            answer(Value::Uint(u64::from(facts.attempts.get())))
+        }
         Attribute::UpstreamTransportFailureReason => {
             if facts.attempts.get() == 0 {
                 return false;
@@ -89,16 +108,24 @@ fn message(exchange: &Exchange, attribute: Attribute, answer: &mut dyn FnMut(Val
                 None => return false,
             }
         }
-        Attribute::RequestProtocol => answer(Value::Bytes(protocol(exchange.request.borrow().version).as_bytes())),
+        Attribute::RequestProtocol => answer(Value::Bytes(
+            protocol(exchange.request.borrow().version).as_bytes(),
+        )),
         Attribute::RequestTime => {
             let wall = exchange.worker().clock.wall(exchange.started);
-            answer(Value::TimestampNanos(i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX)));
+            answer(Value::TimestampNanos(
+                i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX),
+            ));
         }
         Attribute::RequestDuration => match facts.ended.get() {
-            Some(ended) => answer(Value::Duration(ended.saturating_duration_since(exchange.started))),
+            Some(ended) => answer(Value::Duration(
+                ended.saturating_duration_since(exchange.started),
+            )),
             None => return false,
         },
-        Attribute::RequestSize | Attribute::RequestTotalSize => answer(int(facts.request_bytes.get())),
+        Attribute::RequestSize | Attribute::RequestTotalSize => {
+            answer(int(facts.request_bytes.get()))
+        }
         Attribute::ResponseCode => match facts.status.get() {
             0 => return false,
             status => answer(Value::Int(i64::from(status))),
@@ -111,7 +138,9 @@ fn message(exchange: &Exchange, attribute: Attribute, answer: &mut dyn FnMut(Val
             answer(Value::Bytes(details.text().as_bytes()));
         }
         Attribute::ResponseFlags => answer(int(facts.flags.get())),
-        Attribute::ResponseSize | Attribute::ResponseTotalSize => answer(int(facts.response_bytes.get())),
+        Attribute::ResponseSize | Attribute::ResponseTotalSize => {
+            answer(int(facts.response_bytes.get()))
+        }
         _ => return false,
     }
     true

@@ -44,7 +44,10 @@ impl Body for UpstreamBody {
     type Data = Bytes;
     type Error = Broken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Of(exchange) => poll_request_body(exchange, cx),
@@ -66,15 +69,24 @@ impl Body for UpstreamBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Of(exchange) => exchange.body.borrow().as_ref().map_or_else(SizeHint::default, Body::size_hint),
+            Self::Of(exchange) => exchange
+                .body
+                .borrow()
+                .as_ref()
+                .map_or_else(SizeHint::default, Body::size_hint),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }
 
-fn poll_request_body(exchange: &Exchange, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+fn poll_request_body(
+    exchange: &Exchange,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
     let mut slot = exchange.body.borrow_mut();
-    let Some(body) = slot.as_mut() else { return Poll::Ready(None) };
+    let Some(body) = slot.as_mut() else {
+        return Poll::Ready(None);
+    };
     if exchange.body_state.get() == BodyState::Whole {
         exchange.body_state.set(BodyState::Streaming);
     }
@@ -85,7 +97,11 @@ fn poll_request_body(exchange: &Exchange, cx: &mut Context<'_>) -> Poll<Option<R
     match polled {
         Poll::Ready(Some(Ok(frame))) => {
             if let Some(data) = frame.data_ref() {
-                let total = exchange.facts.request_bytes.get().saturating_add(data.len() as u64);
+                let total = exchange
+                    .facts
+                    .request_bytes
+                    .get()
+                    .saturating_add(data.len() as u64);
                 exchange.facts.request_bytes.set(total);
                 let max = exchange.active.generation.config.limits.body_bytes;
                 if max != 0 && total > max {
@@ -124,11 +140,21 @@ impl ResponseBody {
     pub(crate) fn upstream(guard: Guard, connection: Box<Connection>, incoming: Incoming) -> Self {
         guard.0.waiting.set(Waiting::ResponseBody);
         let is_complete = incoming.is_end_stream();
-        Self { source: Source::Upstream(Upstream { connection: Some(connection), incoming, is_complete }), guard }
+        Self {
+            source: Source::Upstream(Upstream {
+                connection: Some(connection),
+                incoming,
+                is_complete,
+            }),
+            guard,
+        }
     }
 
     pub(crate) fn own(guard: Guard, body: Bytes) -> Self {
-        Self { source: Source::Own(body), guard }
+        Self {
+            source: Source::Own(body),
+            guard,
+        }
     }
 }
 
@@ -136,7 +162,10 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Broken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
         match &mut this.source {
             Source::Own(bytes) => {
@@ -166,7 +195,11 @@ impl Body for ResponseBody {
 }
 
 impl Upstream {
-    fn poll_frame(&mut self, exchange: &Rc<Exchange>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(
+        &mut self,
+        exchange: &Rc<Exchange>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if self.is_complete {
             return Poll::Ready(None);
         }
@@ -195,7 +228,9 @@ impl Upstream {
             }
             Poll::Ready(Some(Err(_))) => {
                 exchange.facts.flag(flags::CONNECTION_TERMINATION);
-                exchange.facts.detail("upstream_reset_after_response_started{connection_termination}");
+                exchange
+                    .facts
+                    .detail("upstream_reset_after_response_started{connection_termination}");
                 exchange.charge_failure();
                 self.fail()
             }
@@ -213,8 +248,12 @@ impl Drop for ResponseBody {
     fn drop(&mut self) {
         let exchange = &self.guard.0;
         exchange.waiting.set(Waiting::Nothing);
-        let Source::Upstream(upstream) = &mut self.source else { return };
-        let Some(connection) = upstream.connection.take() else { return };
+        let Source::Upstream(upstream) = &mut self.source else {
+            return;
+        };
+        let Some(connection) = upstream.connection.take() else {
+            return;
+        };
         if upstream.is_complete || upstream.incoming.is_end_stream() {
             exchange.active.give_back(exchange, connection);
         } else {
@@ -226,14 +265,25 @@ impl Drop for ResponseBody {
 }
 
 fn count(exchange: &Exchange, data: &Bytes) {
-    exchange.facts.response_bytes.set(exchange.facts.response_bytes.get() + data.len() as u64);
+    exchange
+        .facts
+        .response_bytes
+        .set(exchange.facts.response_bytes.get() + data.len() as u64);
 }
 
 /// Trailers that frame or route a message are not passed on (RFC 9110 section 6.5.1).
 fn without_illegal_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
-            for name in ["content-length", "transfer-encoding", "host", "connection", "te", "trailer", "upgrade"] {
+            for name in [
+                "content-length",
+                "transfer-encoding",
+                "host",
+                "connection",
+                "te",
+                "trailer",
+                "upgrade",
+            ] {
                 trailers.remove(name);
             }
             Frame::trailers(trailers)

@@ -161,7 +161,11 @@ impl Exchange {
     /// Registers a new exchange with its worker and its connection.
     pub(crate) fn begin(client: &Rc<Client>, request: RequestHead, body: Incoming) -> Guard {
         let worker = &client.worker;
-        let body_state = if hyper::body::Body::is_end_stream(&body) { BodyState::Ended } else { BodyState::Whole };
+        let body_state = if hyper::body::Body::is_end_stream(&body) {
+            BodyState::Ended
+        } else {
+            BodyState::Whole
+        };
         let exchange = Rc::new(Self {
             client: Rc::clone(client),
             active: worker.active(),
@@ -202,7 +206,10 @@ impl Exchange {
     /// Registers the task that [`Exchange::wake`] wakes.
     pub(crate) fn attend(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             *waker = Some(cx.waker().clone());
         }
     }
@@ -220,7 +227,11 @@ impl Exchange {
         if !self.is_woken.get() {
             return None;
         }
-        let event = self.filters.borrow_mut().as_mut().and_then(HttpFilters::poll_event);
+        let event = self
+            .filters
+            .borrow_mut()
+            .as_mut()
+            .and_then(HttpFilters::poll_event);
         if event.is_none() {
             self.is_woken.set(false);
         }
@@ -238,7 +249,10 @@ impl Exchange {
             Waiting::Nothing => return,
             Waiting::Filter(since) => (since, filter_pause_max),
             Waiting::ResponseHead => (self.socket_active(), self.silence_max.get()),
-            Waiting::ResponseBody => (self.socket_active().max(self.client.since()), self.silence_max.get()),
+            Waiting::ResponseBody => (
+                self.socket_active().max(self.client.since()),
+                self.silence_max.get(),
+            ),
         };
         if is_over(now, since, limit) {
             self.is_overdue.set(true);
@@ -247,7 +261,10 @@ impl Exchange {
     }
 
     fn socket_active(&self) -> Ticks {
-        self.socket.borrow().as_ref().map_or(self.started_tick, |socket| socket.active.get())
+        self.socket
+            .borrow()
+            .as_ref()
+            .map_or(self.started_tick, |socket| socket.active.get())
     }
 
     /// Moves the in-flight count to a server, or to none.
@@ -284,7 +301,10 @@ impl Exchange {
         let filters = self.filters.borrow_mut().take();
         let mut client_ip = ClientIp::new();
         if let Some(mut filters) = filters {
-            filters.published(evenkeel_policy::contract::CLIENT_IP_PROPERTY, &mut |value| client_ip.set(value));
+            filters.published(
+                evenkeel_policy::contract::CLIENT_IP_PROPERTY,
+                &mut |value| client_ip.set(value),
+            );
             filters.finish();
         }
         if let Some(log) = worker.log.borrow().as_ref() {
@@ -310,7 +330,10 @@ impl ClientIp {
     const LENGTH_MAX: usize = 64;
 
     const fn new() -> Self {
-        Self { bytes: [0; Self::LENGTH_MAX], length: 0 }
+        Self {
+            bytes: [0; Self::LENGTH_MAX],
+            length: 0,
+        }
     }
 
     fn set(&mut self, value: &[u8]) {

@@ -37,7 +37,9 @@ pub(crate) async fn begin(exchange: &Rc<Exchange>) -> bool {
         exchange.active.wait_for_filters(REPLACEMENT_WAIT_MAX).await;
         chain = exchange.active.chain(exchange.client.bind);
     }
-    let Some(chain) = chain.filter(|chain| !chain.is_failed()) else { return false };
+    let Some(chain) = chain.filter(|chain| !chain.is_failed()) else {
+        return false;
+    };
     let stream: Rc<Exchange> = Rc::clone(exchange);
     *exchange.filters.borrow_mut() = Some(HttpFilters::new(&chain, stream));
     true
@@ -54,7 +56,11 @@ pub(crate) async fn response_headers(exchange: &Rc<Exchange>, is_end: bool) -> P
 }
 
 fn call(exchange: &Exchange, ask: impl FnOnce(&mut HttpFilters) -> Verdict) -> Verdict {
-    exchange.filters.borrow_mut().as_mut().map_or(Verdict::Continue, ask)
+    exchange
+        .filters
+        .borrow_mut()
+        .as_mut()
+        .map_or(Verdict::Continue, ask)
 }
 
 async fn settle(exchange: &Rc<Exchange>, mut verdict: Verdict, direction: Direction) -> Passed {
@@ -74,7 +80,9 @@ async fn settle(exchange: &Rc<Exchange>, mut verdict: Verdict, direction: Direct
 
 /// Waits until a paused direction goes on.
 async fn resumed(exchange: &Rc<Exchange>, direction: Direction) -> Result<Verdict, Passed> {
-    exchange.waiting.set(Waiting::Filter(exchange.worker().clock.now()));
+    exchange
+        .waiting
+        .set(Waiting::Filter(exchange.worker().clock.now()));
     let outcome = poll_fn(|cx| {
         exchange.attend(cx);
         if exchange.take_overdue() {
@@ -82,8 +90,12 @@ async fn resumed(exchange: &Rc<Exchange>, direction: Direction) -> Result<Verdic
         }
         while let Some(event) = exchange.next_event() {
             match event {
-                Event::RequestResumed(verdict) if direction == Direction::Request => return Poll::Ready(Ok(verdict)),
-                Event::ResponseResumed(verdict) if direction == Direction::Response => return Poll::Ready(Ok(verdict)),
+                Event::RequestResumed(verdict) if direction == Direction::Request => {
+                    return Poll::Ready(Ok(verdict));
+                }
+                Event::ResponseResumed(verdict) if direction == Direction::Response => {
+                    return Poll::Ready(Ok(verdict));
+                }
                 Event::RequestResumed(_) | Event::ResponseResumed(_) => {}
                 Event::LocalReply(reply) => return Poll::Ready(Err(Passed::Reply(reply))),
                 Event::Reset => return Poll::Ready(Err(Passed::Reset)),

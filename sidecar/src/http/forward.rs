@@ -18,7 +18,9 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use evenkeel_host::http_filters::{Event, LocalReply};
-use http::header::{CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{Request, Response, Uri};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -59,13 +61,17 @@ pub(crate) async fn forward(exchange: &Rc<Exchange>, hop_by_hop: &HopByHop) -> O
         Ok(plan) => plan,
         Err(why) => return Outcome::Own(why),
     };
-    let Some(pool) = generation.generation.pools.get(plan.pool) else { return Outcome::Own(Why::UnknownPool) };
+    let Some(pool) = generation.generation.pools.get(plan.pool) else {
+        return Outcome::Own(Why::UnknownPool);
+    };
     exchange.pool.set(Some(plan.pool));
     exchange.silence_max.set(ticks(pool.response_timeout));
     let is_idempotent = exchange.request.borrow().is_idempotent();
     let mut last = Why::NoHealthyUpstream;
     for attempt in 0..=plan.retries_max as usize {
-        let Some(number) = plan.server(attempt) else { break };
+        let Some(number) = plan.server(attempt) else {
+            break;
+        };
         if attempt > 0 {
             exchange.worker().counters.retries.add(1);
         }
@@ -88,7 +94,13 @@ pub(crate) async fn forward(exchange: &Rc<Exchange>, hop_by_hop: &HopByHop) -> O
     Outcome::Own(last)
 }
 
-fn may_try_next(exchange: &Exchange, why: Why, was_sent: bool, is_idempotent: bool, conditions: Conditions) -> bool {
+fn may_try_next(
+    exchange: &Exchange,
+    why: Why,
+    was_sent: bool,
+    is_idempotent: bool,
+    conditions: Conditions,
+) -> bool {
     match why {
         Why::UpstreamConnectFailed | Why::UpstreamConnectTimeout => conditions.connect_failure,
         Why::UpstreamReset if !was_sent => conditions.reset || conditions.reset_before_request,
@@ -116,7 +128,10 @@ async fn attempt_server(
 ) -> Result<(Response<Incoming>, Box<Connection>), Failure> {
     let nobody = || Failure::Over(Outcome::Own(Why::NoHealthyUpstream));
     let server = pool.servers.get(number).ok_or_else(nobody)?;
-    let endpoint = exchange.active.endpoint(pool_number, number).ok_or_else(nobody)?;
+    let endpoint = exchange
+        .active
+        .endpoint(pool_number, number)
+        .ok_or_else(nobody)?;
     let facts = &exchange.facts;
     facts.attempts.set(facts.attempts.get() + 1);
     facts.upstream.set(Some(server.address));
@@ -126,8 +141,10 @@ async fn attempt_server(
     if let Some(connection) = take_idle(&endpoint, is_idempotent).await {
         exchange.worker().counters.upstream_reuses.add(1);
         match send(exchange, connection, hop_by_hop).await {
-            Err(Failure::Server { why: Why::UpstreamReset, was_sent })
-                if !was_sent || (is_idempotent && is_body_repeatable(exchange)) => {}
+            Err(Failure::Server {
+                why: Why::UpstreamReset,
+                was_sent,
+            }) if !was_sent || (is_idempotent && is_body_repeatable(exchange)) => {}
             outcome => return outcome,
         }
     }
@@ -141,7 +158,9 @@ async fn take_idle(endpoint: &Endpoint, is_idempotent: bool) -> Option<Box<Conne
     poll_fn(|cx| {
         loop {
             match endpoint.take(cx) {
-                Some(connection) if is_idempotent || connection.socket().is_quiet() => return Poll::Ready(Some(connection)),
+                Some(connection) if is_idempotent || connection.socket().is_quiet() => {
+                    return Poll::Ready(Some(connection));
+                }
                 Some(_stale) => {}
                 None => return Poll::Ready(None),
             }
@@ -151,10 +170,18 @@ async fn take_idle(endpoint: &Endpoint, is_idempotent: bool) -> Option<Box<Conne
 }
 
 /// Boxed: most requests have no need of it, and it is large.
-async fn open(exchange: &Rc<Exchange>, endpoint: &Endpoint, pool: &Pool) -> Result<Box<Connection>, Failure> {
+async fn open(
+    exchange: &Rc<Exchange>,
+    endpoint: &Endpoint,
+    pool: &Pool,
+) -> Result<Box<Connection>, Failure> {
     let worker = exchange.worker();
     worker.counters.upstream_connects.add(1);
-    let mut connecting = Box::pin(connect(endpoint.address(), pool.connect_timeout, &worker.clock));
+    let mut connecting = Box::pin(connect(
+        endpoint.address(),
+        pool.connect_timeout,
+        &worker.clock,
+    ));
     let connected = poll_fn(|cx| {
         exchange.attend(cx);
         if let Some(outcome) = interruption(exchange) {
@@ -166,11 +193,20 @@ async fn open(exchange: &Rc<Exchange>, endpoint: &Endpoint, pool: &Pool) -> Resu
     connected.map_err(|error| {
         worker.counters.upstream_connect_failures.add(1);
         let (why, reason) = match error {
-            ConnectError::TimedOut => (Why::UpstreamConnectTimeout, "connection timed out".to_owned()),
-            ConnectError::Failed(code) => (Why::UpstreamConnectFailed, std::io::Error::from_raw_os_error(code).to_string()),
+            ConnectError::TimedOut => (
+                Why::UpstreamConnectTimeout,
+                "connection timed out".to_owned(),
+            ),
+            ConnectError::Failed(code) => (
+                Why::UpstreamConnectFailed,
+                std::io::Error::from_raw_os_error(code).to_string(),
+            ),
         };
         *exchange.facts.transport_failure.borrow_mut() = reason;
-        Failure::Server { why, was_sent: false }
+        Failure::Server {
+            why,
+            was_sent: false,
+        }
     })
 }
 
@@ -184,7 +220,10 @@ async fn send(
     let (written, read) = (socket.bytes_written.get(), socket.bytes_read.get());
     socket.active.set(exchange.worker().clock.now());
     if exchange.facts.ready_after.get().is_none() {
-        exchange.facts.ready_after.set(Some(exchange.started.elapsed()));
+        exchange
+            .facts
+            .ready_after
+            .set(Some(exchange.started.elapsed()));
     }
     exchange.facts.upstream_local.set(connection.local());
     exchange.socket.replace(Some(socket));
@@ -207,7 +246,12 @@ async fn send(
         Err(error) => {
             let was_sent = connection.socket().bytes_written.get() > written;
             let was_answered = connection.socket().bytes_read.get() > read;
-            Err(classify(exchange, &error.into_error(), was_sent, was_answered))
+            Err(classify(
+                exchange,
+                &error.into_error(),
+                was_sent,
+                was_answered,
+            ))
         }
     }
 }
@@ -220,11 +264,19 @@ fn overdue(exchange: &Exchange) -> Failure {
     };
     match why {
         Why::RequestTimeout => Failure::Over(Outcome::Own(why)),
-        _ => Failure::Server { why, was_sent: true },
+        _ => Failure::Server {
+            why,
+            was_sent: true,
+        },
     }
 }
 
-fn classify(exchange: &Exchange, error: &hyper::Error, was_sent: bool, was_answered: bool) -> Failure {
+fn classify(
+    exchange: &Exchange,
+    error: &hyper::Error,
+    was_sent: bool,
+    was_answered: bool,
+) -> Failure {
     if exchange.body_state.get() == BodyState::TooLong {
         return Failure::Over(Outcome::Own(Why::BodyTooLong));
     }
@@ -232,7 +284,11 @@ fn classify(exchange: &Exchange, error: &hyper::Error, was_sent: bool, was_answe
         // The client's body failed under way: it has gone, or its framing is broken.
         return Failure::Over(Outcome::Own(Why::BadRequest));
     }
-    let why = if error.is_parse() || was_answered { Why::UpstreamBadResponse } else { Why::UpstreamReset };
+    let why = if error.is_parse() || was_answered {
+        Why::UpstreamBadResponse
+    } else {
+        Why::UpstreamReset
+    };
     *exchange.facts.transport_failure.borrow_mut() = error.to_string();
     Failure::Server { why, was_sent }
 }
@@ -251,11 +307,19 @@ pub(crate) fn interruption(exchange: &Exchange) -> Option<Outcome> {
 }
 
 /// The request as the server gets it. The exchange keeps its own head: for the next attempt, for filters, for the log.
-fn outgoing(exchange: &Rc<Exchange>, connection: &Connection, hop_by_hop: &HopByHop) -> Request<UpstreamBody> {
+fn outgoing(
+    exchange: &Rc<Exchange>,
+    connection: &Connection,
+    hop_by_hop: &HopByHop,
+) -> Request<UpstreamBody> {
     let head = exchange.request.borrow();
     let mut headers = HeaderMap::with_capacity(head.headers.len() + 2);
     for (name, value) in &head.headers {
-        let stays = name != EXPECT && name != CONNECTION && name != TRANSFER_ENCODING && name != UPGRADE && !is_steering(name);
+        let stays = name != EXPECT
+            && name != CONNECTION
+            && name != TRANSFER_ENCODING
+            && name != UPGRADE
+            && !is_steering(name);
         if stays {
             headers.append(name.clone(), value.clone());
         }

@@ -1,6 +1,8 @@
 //! Headers that belong to one connection and are not passed on (RFC 9110 section 7.6.1).
 
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
 
 /// Most names that a `Connection` header may make hop-by-hop; a message with more is refused.
 const CONNECTION_NAMES_MAX: usize = 32;
@@ -32,10 +34,16 @@ pub(crate) fn remove(headers: &mut HeaderMap) -> Result<HopByHop, TooMany> {
     if named.iter().any(|name| name == "upgrade") {
         found.upgrade = headers.get(UPGRADE).cloned();
     }
-    found.trailers_welcome = headers.get_all(TE).iter().any(|value| tokens(value.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"trailers")));
+    found.trailers_welcome = headers
+        .get_all(TE)
+        .iter()
+        .any(|value| tokens(value.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"trailers")));
     for name in named {
         // These frame or address the message: whoever names them in `Connection` would break it.
-        if !matches!(name.as_str(), "host" | "content-length" | "te" | "content-type") {
+        if !matches!(
+            name.as_str(),
+            "host" | "content-length" | "te" | "content-type"
+        ) {
             headers.remove(name.as_str());
         }
     }
@@ -70,7 +78,10 @@ fn connection_names(headers: &HeaderMap) -> Result<Vec<String>, TooMany> {
 }
 
 fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+    value
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -78,7 +89,15 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.parse::<HeaderName>().unwrap(),
+                    value.parse::<HeaderValue>().unwrap(),
+                )
+            })
+            .collect()
     }
 
     #[test]
@@ -94,7 +113,13 @@ mod tests {
             ("accept", "*/*"),
         ]);
         let found = remove(&mut map).unwrap();
-        assert_eq!(found, HopByHop { upgrade: None, trailers_welcome: true });
+        assert_eq!(
+            found,
+            HopByHop {
+                upgrade: None,
+                trailers_welcome: true
+            }
+        );
         assert_eq!(map, headers(&[("host", "a"), ("accept", "*/*")]));
     }
 

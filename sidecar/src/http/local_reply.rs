@@ -1,8 +1,8 @@
 //! Answers that no server gave: why, with which status, and in which words.
 
 use evenkeel_host::embedder::Pairs;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::http::exchange::flags;
 
@@ -81,7 +81,14 @@ impl Why {
 
     /// Whether the client's connection must end with the answer: what follows on it cannot be told from the body.
     const fn closes(self) -> bool {
-        matches!(self, Self::BadRequest | Self::MethodNotServed | Self::ExpectationFailed | Self::RequestTimeout | Self::BodyTooLong)
+        matches!(
+            self,
+            Self::BadRequest
+                | Self::MethodNotServed
+                | Self::ExpectationFailed
+                | Self::RequestTimeout
+                | Self::BodyTooLong
+        )
     }
 }
 
@@ -96,26 +103,42 @@ pub(crate) struct Reply {
 pub(crate) fn own(why: Why) -> Reply {
     let words = why.words();
     let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(HeaderName::from_static(ERROR_HEADER), HeaderValue::from_static(words.code));
+    headers.insert(
+        HeaderName::from_static(ERROR_HEADER),
+        HeaderValue::from_static(words.code),
+    );
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     if why.closes() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let status = StatusCode::from_u16(words.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    Reply { status, headers, body: format!("{}\n", words.text).into_bytes() }
+    Reply {
+        status,
+        headers,
+        body: format!("{}\n", words.text).into_bytes(),
+    }
 }
 
 /// A filter's words. Pairs that are not legal headers are left out; a status outside 200–599 becomes 500.
 pub(crate) fn of_filter(status: u16, pairs: Pairs, body: Vec<u8>) -> Reply {
-    let status = StatusCode::from_u16(status).ok().filter(|status| (200..600).contains(&status.as_u16()));
+    let status = StatusCode::from_u16(status)
+        .ok()
+        .filter(|status| (200..600).contains(&status.as_u16()));
     let mut headers = HeaderMap::with_capacity(pairs.len() + 1);
     for (name, value) in pairs {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&name), HeaderValue::from_bytes(&value)) {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(&name),
+            HeaderValue::from_bytes(&value),
+        ) {
             headers.append(name, value);
         }
     }
     if !body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }
-    Reply { status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), headers, body }
+    Reply {
+        status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        headers,
+        body,
+    }
 }

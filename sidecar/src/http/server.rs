@@ -43,7 +43,10 @@ impl From<Infallible> for Aborted {
 }
 
 /// Serves one request of a connection.
-pub(crate) async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Aborted> {
+pub(crate) async fn serve(
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Aborted> {
     let (parts, body) = request.into_parts();
     match RequestHead::new(parts) {
         Ok((head, hop_by_hop)) => run(Exchange::begin(&client, head, body), &hop_by_hop).await,
@@ -65,18 +68,31 @@ fn refuse(guard: Guard, malformed: Malformed) -> Response<ResponseBody> {
     note(&guard.0, why);
     let mut reply = local_reply::own(why);
     reply.body = format!("{}\n", malformed.why).into_bytes();
-    let head = ResponseHead { status: reply.status, headers: reply.headers };
+    let head = ResponseHead {
+        status: reply.status,
+        headers: reply.headers,
+    };
     finish_head(guard, head, reply.body)
 }
 
 async fn run(guard: Guard, hop_by_hop: &HopByHop) -> Result<Response<ResponseBody>, Aborted> {
     let exchange = &guard.0;
     if is_declared_too_long(exchange) {
-        return Ok(refuse(guard, Malformed { status: StatusCode::PAYLOAD_TOO_LARGE, why: "the request body is too long" }));
+        return Ok(refuse(
+            guard,
+            Malformed {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                why: "the request body is too long",
+            },
+        ));
     }
     let explains = exchange.worker().shared.options.show_decision;
     if explains {
-        exchange.request.borrow_mut().headers.insert(EXPLAIN_HEADER, HeaderValue::from_static("1"));
+        exchange
+            .request
+            .borrow_mut()
+            .headers
+            .insert(EXPLAIN_HEADER, HeaderValue::from_static("1"));
     }
     if !filter::begin(exchange).await {
         return answer_own(guard, Why::FilterFailed).await;
@@ -90,7 +106,9 @@ async fn run(guard: Guard, hop_by_hop: &HopByHop) -> Result<Response<ResponseBod
         Passed::TimedOut => return answer_own(guard, Why::FilterTimeout).await,
     }
     match forward::forward(exchange, hop_by_hop).await {
-        Outcome::Answered(response, connection) => answer_upstream(guard, response, connection, hop_by_hop).await,
+        Outcome::Answered(response, connection) => {
+            answer_upstream(guard, response, connection, hop_by_hop).await
+        }
         Outcome::Own(why) => answer_own(guard, why).await,
         Outcome::Reply(reply) => answer_filter(guard, reply).await,
         Outcome::Reset => Err(Aborted),
@@ -103,7 +121,10 @@ fn is_declared_too_long(exchange: &Exchange) -> bool {
         return false;
     }
     let head = exchange.request.borrow();
-    let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let length = head
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     length.is_some_and(|length| length > max)
 }
 
@@ -123,7 +144,10 @@ async fn answer_upstream(
     if agreed.is_err() || (is_upgrade && hop_by_hop.upgrade.is_none()) {
         return answer_own(guard, Why::UpstreamBadResponse).await;
     }
-    exchange.response.replace(Some(ResponseHead { status: parts.status, headers: parts.headers }));
+    exchange.response.replace(Some(ResponseHead {
+        status: parts.status,
+        headers: parts.headers,
+    }));
     let is_end = hyper::body::Body::is_end_stream(&incoming);
     match filter::response_headers(exchange, is_end).await {
         Passed::Onward => {}
@@ -133,7 +157,9 @@ async fn answer_upstream(
         Passed::Failed => {}
         Passed::TimedOut => return Ok(refuse_late(guard)),
     }
-    let Some(head) = exchange.response.borrow_mut().take() else { return Err(Aborted) };
+    let Some(head) = exchange.response.borrow_mut().take() else {
+        return Err(Aborted);
+    };
     if is_upgrade {
         return Ok(switch(guard, head, connection, agreed.unwrap_or_default()));
     }
@@ -144,16 +170,29 @@ async fn answer_upstream(
 }
 
 /// `101`: the answer goes out, and the connection's task then takes the tunnel.
-fn switch(guard: Guard, head: ResponseHead, mut connection: Box<Connection>, agreed: HopByHop) -> Response<ResponseBody> {
+fn switch(
+    guard: Guard,
+    head: ResponseHead,
+    mut connection: Box<Connection>,
+    agreed: HopByHop,
+) -> Response<ResponseBody> {
     connection.drive(&mut std::task::Context::from_waker(std::task::Waker::noop()));
     let exchange = &guard.0;
     let Some(tunnel) = connection.into_tunnel() else {
-        return refuse(guard, Malformed { status: StatusCode::BAD_GATEWAY, why: "the server's upgrade failed" });
+        return refuse(
+            guard,
+            Malformed {
+                status: StatusCode::BAD_GATEWAY,
+                why: "the server's upgrade failed",
+            },
+        );
     };
     exchange.client.tunnel.replace(Some(tunnel));
     let mut response = Response::new(());
     decorate(exchange, &mut response, head);
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = agreed.upgrade {
         response.headers_mut().insert(UPGRADE, protocol);
     }
@@ -181,14 +220,19 @@ async fn answer_filter(guard: Guard, reply: LocalReply) -> Result<Response<Respo
 async fn answer_local(guard: Guard, reply: Reply) -> Result<Response<ResponseBody>, Aborted> {
     let exchange = &guard.0;
     exchange.facts.status.set(reply.status.as_u16());
-    exchange.response.replace(Some(ResponseHead { status: reply.status, headers: reply.headers }));
+    exchange.response.replace(Some(ResponseHead {
+        status: reply.status,
+        headers: reply.headers,
+    }));
     match filter::response_headers(exchange, reply.body.is_empty()).await {
         Passed::Onward | Passed::Failed => {}
         Passed::Reply(reply) => return Ok(replace_with(guard, reply)),
         Passed::Reset => return Err(Aborted),
         Passed::TimedOut => return Ok(refuse_late(guard)),
     }
-    let Some(head) = exchange.response.borrow_mut().take() else { return Err(Aborted) };
+    let Some(head) = exchange.response.borrow_mut().take() else {
+        return Err(Aborted);
+    };
     Ok(finish_head(guard, head, reply.body))
 }
 
@@ -197,14 +241,28 @@ fn replace_with(guard: Guard, reply: LocalReply) -> Response<ResponseBody> {
     guard.0.facts.why.set(Some(Why::Filter));
     *guard.0.facts.details.borrow_mut() = Details::Told(reply.details);
     let reply = local_reply::of_filter(reply.status, reply.headers, reply.body);
-    finish_head(guard, ResponseHead { status: reply.status, headers: reply.headers }, reply.body)
+    finish_head(
+        guard,
+        ResponseHead {
+            status: reply.status,
+            headers: reply.headers,
+        },
+        reply.body,
+    )
 }
 
 /// A filter held the response too long.
 fn refuse_late(guard: Guard) -> Response<ResponseBody> {
     note(&guard.0, Why::FilterTimeout);
     let reply = local_reply::own(Why::FilterTimeout);
-    finish_head(guard, ResponseHead { status: reply.status, headers: reply.headers }, reply.body)
+    finish_head(
+        guard,
+        ResponseHead {
+            status: reply.status,
+            headers: reply.headers,
+        },
+        reply.body,
+    )
 }
 
 fn finish_head(guard: Guard, head: ResponseHead, body: Vec<u8>) -> Response<ResponseBody> {
@@ -212,12 +270,18 @@ fn finish_head(guard: Guard, head: ResponseHead, body: Vec<u8>) -> Response<Resp
     let is_head_request = guard.0.request.borrow().method == Method::HEAD;
     decorate(&guard.0, &mut response, head);
     if is_head_request {
-        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        response
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     } else {
         // The body decides.
         response.headers_mut().remove(CONTENT_LENGTH);
     }
-    let body = if is_head_request { Bytes::new() } else { Bytes::from(body) };
+    let body = if is_head_request {
+        Bytes::new()
+    } else {
+        Bytes::from(body)
+    };
     response.map(|()| ResponseBody::own(guard, body))
 }
 

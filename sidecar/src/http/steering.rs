@@ -4,7 +4,9 @@
 //! tried in their order; entries that are no member of the pool are passed over; when nothing usable is left, nobody else
 //! is chosen. A server that is `down` counts as no member.
 
-use evenkeel_policy::contract::{ENDPOINTS_MAX, MAX_RETRIES_HEADER, POOL_HEADER, RETRY_ON_HEADER, STEERING_HEADER};
+use evenkeel_policy::contract::{
+    ENDPOINTS_MAX, MAX_RETRIES_HEADER, POOL_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
+};
 
 use crate::generation::{Generation, Pool};
 use crate::http::head::RequestHead;
@@ -41,10 +43,17 @@ impl Plan {
 /// Reads the headers that the filters left.
 pub(crate) fn plan(head: &RequestHead, generation: &Generation) -> Result<Plan, Why> {
     let pool_name = head.headers.get(POOL_HEADER).ok_or(Why::NoRoute)?;
-    let number = generation.pool_named(pool_name.as_bytes()).ok_or(Why::UnknownPool)?;
+    let number = generation
+        .pool_named(pool_name.as_bytes())
+        .ok_or(Why::UnknownPool)?;
     let pool = generation.pools.get(number).ok_or(Why::UnknownPool)?;
-    let mut plan =
-        Plan { pool: number, servers: [0; ENDPOINTS_MAX], length: 0, conditions: Conditions::default(), retries_max: 0 };
+    let mut plan = Plan {
+        pool: number,
+        servers: [0; ENDPOINTS_MAX],
+        length: 0,
+        conditions: Conditions::default(),
+        retries_max: 0,
+    };
     if let Some(list) = head.headers.get(STEERING_HEADER) {
         plan.read_servers(list.as_bytes(), pool);
     }
@@ -55,7 +64,10 @@ pub(crate) fn plan(head: &RequestHead, generation: &Generation) -> Result<Plan, 
         && let Some(value) = head.headers.get(RETRY_ON_HEADER)
     {
         plan.conditions = read_conditions(value.as_bytes());
-        let max = head.headers.get(MAX_RETRIES_HEADER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let max = head
+            .headers
+            .get(MAX_RETRIES_HEADER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok());
         plan.retries_max = max.unwrap_or(1);
     }
     Ok(plan)
@@ -64,9 +76,11 @@ pub(crate) fn plan(head: &RequestHead, generation: &Generation) -> Result<Plan, 
 impl Plan {
     fn read_servers(&mut self, list: &[u8], pool: &Pool) {
         for entry in list.split(|&byte| byte == b',').take(ENDPOINTS_MAX) {
-            let usable = pool
-                .server_at(entry.trim_ascii())
-                .filter(|&number| pool.servers.get(number).is_some_and(|server| !server.is_down));
+            let usable = pool.server_at(entry.trim_ascii()).filter(|&number| {
+                pool.servers
+                    .get(number)
+                    .is_some_and(|server| !server.is_down)
+            });
             if let Some(number) = usable
                 && let Some(slot) = self.servers.get_mut(self.length)
             {

@@ -19,7 +19,10 @@ impl HttpStream for Exchange {
         match map {
             Map::RequestHeaders => {
                 let head = self.request.borrow();
-                visit(b":authority", head.host().map_or(b"", HeaderValue::as_bytes));
+                visit(
+                    b":authority",
+                    head.host().map_or(b"", HeaderValue::as_bytes),
+                );
                 visit(b":path", head.path.as_str().as_bytes());
                 visit(b":method", head.method.as_str().as_bytes());
                 visit(b":scheme", self.scheme());
@@ -32,12 +35,22 @@ impl HttpStream for Exchange {
             }
             Map::ResponseHeaders => {
                 let response = self.response.borrow();
-                let Some(head) = response.as_ref() else { return false };
+                let Some(head) = response.as_ref() else {
+                    return false;
+                };
                 visit(b":status", head.status.as_str().as_bytes());
                 visit_all(&head.headers, visit)
             }
-            Map::RequestTrailers => self.request_trailers.borrow().as_ref().is_some_and(|map| visit_all(map, visit)),
-            Map::ResponseTrailers => self.response_trailers.borrow().as_ref().is_some_and(|map| visit_all(map, visit)),
+            Map::RequestTrailers => self
+                .request_trailers
+                .borrow()
+                .as_ref()
+                .is_some_and(|map| visit_all(map, visit)),
+            Map::ResponseTrailers => self
+                .response_trailers
+                .borrow()
+                .as_ref()
+                .is_some_and(|map| visit_all(map, visit)),
         }
     }
 
@@ -60,7 +73,9 @@ impl HttpStream for Exchange {
             }
             Map::ResponseHeaders => {
                 let response = self.response.borrow();
-                let Some(head) = response.as_ref() else { return false };
+                let Some(head) = response.as_ref() else {
+                    return false;
+                };
                 if name == b":status" {
                     visit(head.status.as_str().as_bytes());
                 } else {
@@ -68,9 +83,9 @@ impl HttpStream for Exchange {
                 }
                 true
             }
-            Map::RequestTrailers | Map::ResponseTrailers => {
-                self.with_fields(map, |fields| visit_first(fields, name, visit)).is_some()
-            }
+            Map::RequestTrailers | Map::ResponseTrailers => self
+                .with_fields(map, |fields| visit_first(fields, name, visit))
+                .is_some(),
         }
     }
 
@@ -78,16 +93,28 @@ impl HttpStream for Exchange {
         if name.first() == Some(&b':') || is_host(map, name) {
             return self.replace(map, name, value);
         }
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else { return false };
-        self.with_fields(map, |fields| fields.len() < PAIRS_MAX && fields.try_append(name, value).is_ok()).unwrap_or(false)
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        else {
+            return false;
+        };
+        self.with_fields(map, |fields| {
+            fields.len() < PAIRS_MAX && fields.try_append(name, value).is_ok()
+        })
+        .unwrap_or(false)
     }
 
     fn replace(&self, map: Map, name: &[u8], value: &[u8]) -> bool {
         if name.first() == Some(&b':') {
             return self.replace_pseudo(map, name, value);
         }
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else { return false };
-        self.with_fields(map, |fields| fields.len() < PAIRS_MAX && fields.try_insert(name, value).is_ok()).unwrap_or(false)
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        else {
+            return false;
+        };
+        self.with_fields(map, |fields| {
+            fields.len() < PAIRS_MAX && fields.try_insert(name, value).is_ok()
+        })
+        .unwrap_or(false)
     }
 
     fn remove(&self, map: Map, name: &[u8]) -> bool {
@@ -95,8 +122,11 @@ impl HttpStream for Exchange {
             // A message without them is none: they stay.
             return true;
         }
-        let Ok(name) = HeaderName::from_bytes(name) else { return true };
-        self.with_fields(map, |fields| drop(fields.remove(name))).is_some()
+        let Ok(name) = HeaderName::from_bytes(name) else {
+            return true;
+        };
+        self.with_fields(map, |fields| drop(fields.remove(name)))
+            .is_some()
     }
 
     fn replace_all(&self, map: Map, pairs: &mut dyn Iterator<Item = (&[u8], &[u8])>) -> bool {
@@ -107,7 +137,11 @@ impl HttpStream for Exchange {
                 pseudo.push((name.to_vec(), value.to_vec()));
                 continue;
             }
-            let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else { return false };
+            let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+            else {
+                return false;
+            };
             if fields.try_append(name, value).is_err() {
                 return false;
             }
@@ -115,7 +149,9 @@ impl HttpStream for Exchange {
         if self.with_fields(map, |old| *old = fields).is_none() {
             return false;
         }
-        pseudo.iter().all(|(name, value)| self.replace_pseudo(map, name, value))
+        pseudo
+            .iter()
+            .all(|(name, value)| self.replace_pseudo(map, name, value))
     }
 
     fn attribute(&self, attribute: Attribute, answer: &mut dyn FnMut(Value<'_>)) -> bool {
@@ -134,13 +170,21 @@ impl HttpStream for Exchange {
 
 impl Exchange {
     pub(crate) fn scheme(&self) -> &'static [u8] {
-        if self.client.tls.get().is_some() { b"https" } else { b"http" }
+        if self.client.tls.get().is_some() {
+            b"https"
+        } else {
+            b"http"
+        }
     }
 
     fn with_fields<T>(&self, map: Map, change: impl FnOnce(&mut HeaderMap) -> T) -> Option<T> {
         match map {
             Map::RequestHeaders => Some(change(&mut self.request.borrow_mut().headers)),
-            Map::ResponseHeaders => self.response.borrow_mut().as_mut().map(|head| change(&mut head.headers)),
+            Map::ResponseHeaders => self
+                .response
+                .borrow_mut()
+                .as_mut()
+                .map(|head| change(&mut head.headers)),
             Map::RequestTrailers => self.request_trailers.borrow_mut().as_mut().map(change),
             Map::ResponseTrailers => self.response_trailers.borrow_mut().as_mut().map(change),
         }
@@ -148,11 +192,17 @@ impl Exchange {
 
     fn replace_pseudo(&self, map: Map, name: &[u8], value: &[u8]) -> bool {
         match map {
-            Map::RequestHeaders => replace_request_pseudo(&mut self.request.borrow_mut(), name, value),
+            Map::RequestHeaders => {
+                replace_request_pseudo(&mut self.request.borrow_mut(), name, value)
+            }
             Map::ResponseHeaders => {
                 let mut response = self.response.borrow_mut();
-                let Some(head) = response.as_mut().filter(|_| name == b":status") else { return false };
-                StatusCode::from_bytes(value).map(|status| head.status = status).is_ok()
+                let Some(head) = response.as_mut().filter(|_| name == b":status") else {
+                    return false;
+                };
+                StatusCode::from_bytes(value)
+                    .map(|status| head.status = status)
+                    .is_ok()
             }
             Map::RequestTrailers | Map::ResponseTrailers => false,
         }
@@ -161,9 +211,15 @@ impl Exchange {
 
 fn replace_request_pseudo(head: &mut RequestHead, name: &[u8], value: &[u8]) -> bool {
     match name {
-        b":path" => PathAndQuery::try_from(value).map(|path| head.path = path).is_ok(),
-        b":method" => Method::from_bytes(value).map(|method| head.method = method).is_ok(),
-        b":authority" => HeaderValue::from_bytes(value).map(|host| head.headers.insert(HOST, host)).is_ok(),
+        b":path" => PathAndQuery::try_from(value)
+            .map(|path| head.path = path)
+            .is_ok(),
+        b":method" => Method::from_bytes(value)
+            .map(|method| head.method = method)
+            .is_ok(),
+        b":authority" => HeaderValue::from_bytes(value)
+            .map(|host| head.headers.insert(HOST, host))
+            .is_ok(),
         // The scheme is a fact of the connection.
         b":scheme" => true,
         _ => false,
@@ -182,7 +238,9 @@ fn visit_all(fields: &HeaderMap, visit: &mut dyn FnMut(&[u8], &[u8])) -> bool {
 }
 
 fn visit_first(fields: &HeaderMap, name: &[u8], visit: &mut dyn FnMut(&[u8])) {
-    let value = std::str::from_utf8(name).ok().and_then(|name| fields.get(name));
+    let value = std::str::from_utf8(name)
+        .ok()
+        .and_then(|name| fields.get(name));
     if let Some(value) = value {
         visit(value.as_bytes());
     }

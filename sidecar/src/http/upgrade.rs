@@ -13,7 +13,12 @@ const BUFFER: usize = 16 * 1024;
 
 /// Copies until both directions have ended, or one has failed. The janitor ends it when neither has moved for
 /// `timeouts.tunnel`.
-pub(crate) async fn copy<S: AsyncRead + AsyncWrite + Unpin>(client: &Rc<Client>, stream: S, read: Bytes, tunnel: Tunnel) {
+pub(crate) async fn copy<S: AsyncRead + AsyncWrite + Unpin>(
+    client: &Rc<Client>,
+    stream: S,
+    read: Bytes,
+    tunnel: Tunnel,
+) {
     client.enter(Phase::Tunnel);
     let (mut from_client, mut to_client) = tokio::io::split(stream);
     let (mut from_server, mut to_server) = tokio::io::split(tunnel.stream);
@@ -23,7 +28,12 @@ pub(crate) async fn copy<S: AsyncRead + AsyncWrite + Unpin>(client: &Rc<Client>,
     let _ = tokio::try_join!(up, down);
 }
 
-async fn pump<R, W>(client: &Client, mut first: Bytes, reader: &mut R, writer: &mut W) -> std::io::Result<()>
+async fn pump<R, W>(
+    client: &Client,
+    mut first: Bytes,
+    reader: &mut R,
+    writer: &mut W,
+) -> std::io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -38,7 +48,9 @@ where
             return writer.shutdown().await;
         }
         client.enter(Phase::Tunnel);
-        writer.write_all(buffer.get(..length).unwrap_or_default()).await?;
+        writer
+            .write_all(buffer.get(..length).unwrap_or_default())
+            .await?;
         writer.flush().await?;
     }
 }

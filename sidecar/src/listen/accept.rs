@@ -16,19 +16,29 @@ const QUEUED_WAIT: Duration = Duration::from_millis(1);
 
 /// The next connection of a queue that is to be emptied.
 pub(crate) async fn queued(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
-    tokio::time::timeout(QUEUED_WAIT, listener.accept()).await.ok()?.ok()
+    tokio::time::timeout(QUEUED_WAIT, listener.accept())
+        .await
+        .ok()?
+        .ok()
 }
 
 /// Errors that are the connection's own, not the listener's: the client was gone before it was accepted.
 pub(crate) fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    )
 }
 
 /// Serves a connection on this worker, which has counted it as open already.
 pub(crate) fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, bind: SocketAddr) {
-    let open = Open { worker: Rc::clone(worker) };
-    let Ok(local) = stream.local_addr() else { return };
+    let open = Open {
+        worker: Rc::clone(worker),
+    };
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
     // A socket that cannot do without delay still works.
     let _ = stream.set_nodelay(true);
     let client = Rc::new(Client::new(worker, canonical(peer), canonical(local), bind));

@@ -14,7 +14,12 @@ use crate::shared::Shared;
 use crate::worker::Command;
 
 /// Accepts until `stop` turns true or is dropped, then hands over what is in the queue, and closes.
-pub(crate) async fn run(shared: Arc<Shared>, listener: std::net::TcpListener, bind: SocketAddr, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    listener: std::net::TcpListener,
+    bind: SocketAddr,
+    mut stop: watch::Receiver<bool>,
+) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%bind, "cannot listen: {error}"),
@@ -40,10 +45,14 @@ fn hand_over(shared: &Shared, stream: TcpStream, peer: SocketAddr, bind: SocketA
         shared.refused_balanced.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    let worker = shared.least_loaded().and_then(|number| shared.workers.get(number));
+    let worker = shared
+        .least_loaded()
+        .and_then(|number| shared.workers.get(number));
     if let (Some(worker), Ok(stream)) = (worker, stream.into_std()) {
         // Counted here, so that the next choice knows of it. What is sent and not yet served is bounded by the limit above.
         worker.open.fetch_add(1, Ordering::Relaxed);
-        let _ = worker.commands.send(Command::Serve(Handover { stream, peer, bind }));
+        let _ = worker
+            .commands
+            .send(Command::Serve(Handover { stream, peer, bind }));
     }
 }

@@ -35,11 +35,20 @@ pub(crate) fn bind(listener: &Listener, workers: usize) -> io::Result<Bound> {
         address = socket.local_addr()?;
         sockets.push(socket);
     }
-    Ok(Bound { bind: listener.bind, address, accept: listener.accept, sockets })
+    Ok(Bound {
+        bind: listener.bind,
+        address,
+        accept: listener.accept,
+        sockets,
+    })
 }
 
 fn open(address: SocketAddr, accept: Accept) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if accept == Accept::Reuseport {
         socket.set_reuse_port(true)?;

@@ -52,13 +52,25 @@ pub(crate) async fn run(client: &Rc<Client>, stream: TcpStream) {
 
 async fn serve(client: &Rc<Client>, mut stream: TcpStream) {
     let active = client.worker.active();
-    let Some(listener) = active.generation.config.listeners.iter().find(|listener| listener.bind == client.bind) else { return };
+    let Some(listener) = active
+        .generation
+        .config
+        .listeners
+        .iter()
+        .find(|listener| listener.bind == client.bind)
+    else {
+        return;
+    };
     let limits = active.generation.config.limits;
     let Some(config) = &listener.tls else {
         drop(active);
         return match first_bytes(&mut stream).await {
-            Ok(Some((Protocol::Http1, read))) => serve_http1(client, ClientStream::new(client, stream, read), limits).await,
-            Ok(Some((Protocol::Http2, read))) => serve_http2(client, ClientStream::new(client, stream, read), limits).await,
+            Ok(Some((Protocol::Http1, read))) => {
+                serve_http1(client, ClientStream::new(client, stream, read), limits).await
+            }
+            Ok(Some((Protocol::Http2, read))) => {
+                serve_http2(client, ClientStream::new(client, stream, read), limits).await
+            }
             Ok(None) | Err(_) => {}
         };
     };
@@ -113,9 +125,16 @@ async fn first_bytes(stream: &mut TcpStream) -> io::Result<Option<(Protocol, Byt
     }
 }
 
-async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: &Rc<Client>, stream: ClientStream<S>, limits: Limits) {
+async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    client: &Rc<Client>,
+    stream: ClientStream<S>,
+    limits: Limits,
+) {
     let mut builder = http1::Builder::new();
-    builder.header_read_timeout(None).max_buf_size(limits.header_bytes.max(BUFFER_MIN)).max_header_size(limits.header_bytes);
+    builder
+        .header_read_timeout(None)
+        .max_buf_size(limits.header_bytes.max(BUFFER_MIN))
+        .max_header_size(limits.header_bytes);
     if limits.headers != HYPER_HEADERS_MAX {
         builder.max_headers(limits.headers);
     }
@@ -154,7 +173,11 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: &Rc<Cl
 /// What hyper allows by itself, in a buffer on the stack.
 const HYPER_HEADERS_MAX: usize = 100;
 
-async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: &Rc<Client>, stream: ClientStream<S>, limits: Limits) {
+async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    client: &Rc<Client>,
+    stream: ClientStream<S>,
+    limits: Limits,
+) {
     let header_bytes = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
@@ -218,12 +241,20 @@ pub(crate) struct ClientStream<S> {
 
 impl<S> ClientStream<S> {
     fn new(client: &Rc<Client>, stream: S, first: Bytes) -> Self {
-        Self { stream, first, client: Rc::clone(client) }
+        Self {
+            stream,
+            first,
+            client: Rc::clone(client),
+        }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.first.is_empty() {
             let length = this.first.len().min(buffer.remaining());
@@ -241,14 +272,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, data))?;
         this.client.saw_write();
         Poll::Ready(Ok(written))
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, data))?;
         this.client.saw_write();

@@ -15,7 +15,12 @@ use crate::worker::{Command, Worker};
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until `stop` turns true or is dropped, then serves what is in the queue, and closes.
-pub(crate) async fn run(worker: Rc<Worker>, listener: std::net::TcpListener, bind: SocketAddr, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn run(
+    worker: Rc<Worker>,
+    listener: std::net::TcpListener,
+    bind: SocketAddr,
+    mut stop: watch::Receiver<bool>,
+) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%bind, "cannot listen: {error}"),
@@ -52,14 +57,22 @@ fn take(worker: &Rc<Worker>, stream: tokio::net::TcpStream, peer: SocketAddr, bi
     }
     let here = shared.workers.get(worker.index);
     let is_ready = here.is_some_and(|here| here.is_ready.load(Ordering::Acquire));
-    let there = if is_ready { None } else { shared.least_loaded().filter(|&number| number != worker.index) };
+    let there = if is_ready {
+        None
+    } else {
+        shared
+            .least_loaded()
+            .filter(|&number| number != worker.index)
+    };
     if let Some(there) = there.and_then(|number| shared.workers.get(number)) {
         // This worker has no filter just now: another one serves.
         if let Ok(stream) = stream.into_std() {
             worker.counters.connections_handed_over.add(1);
             there.open.fetch_add(1, Ordering::Relaxed);
             // A worker that has ended drops it: the process is ending.
-            let _ = there.commands.send(Command::Serve(Handover { stream, peer, bind }));
+            let _ = there
+                .commands
+                .send(Command::Serve(Handover { stream, peer, bind }));
         }
         return;
     }

@@ -18,7 +18,11 @@ pub(crate) enum ConnectError {
 }
 
 /// Connects within `timeout`.
-pub(crate) async fn connect(address: SocketAddr, timeout: Duration, clock: &Rc<Clock>) -> Result<Box<Connection>, ConnectError> {
+pub(crate) async fn connect(
+    address: SocketAddr,
+    timeout: Duration,
+    clock: &Rc<Clock>,
+) -> Result<Box<Connection>, ConnectError> {
     let stream = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         Err(_elapsed) => return Err(ConnectError::TimedOut),
         Ok(Err(error)) => return Err(ConnectError::Failed(error.raw_os_error().unwrap_or(0))),
@@ -26,5 +30,7 @@ pub(crate) async fn connect(address: SocketAddr, timeout: Duration, clock: &Rc<C
     };
     // A socket that cannot do without delay still works.
     let _ = stream.set_nodelay(true);
-    Connection::start(stream, address, clock).await.map_err(|_| ConnectError::Failed(0))
+    Connection::start(stream, address, clock)
+        .await
+        .map_err(|_| ConnectError::Failed(0))
 }

@@ -58,7 +58,11 @@ pub(crate) struct Tunnel {
 }
 
 impl Connection {
-    pub(crate) async fn start(stream: TcpStream, peer: SocketAddr, clock: &Rc<Clock>) -> hyper::Result<Box<Self>> {
+    pub(crate) async fn start(
+        stream: TcpStream,
+        peer: SocketAddr,
+        clock: &Rc<Clock>,
+    ) -> hyper::Result<Box<Self>> {
         let local = stream.local_addr().ok();
         let socket = Socket::new(stream, Rc::clone(clock));
         let (sender, driver) = http1::Builder::new()
@@ -66,7 +70,15 @@ impl Connection {
             .max_headers(HEADERS_MAX)
             .handshake(TokioIo::new(UpstreamStream(Rc::clone(&socket))))
             .await?;
-        Ok(Box::new(Self { sender, driver, socket, peer, local, requests: 0, state: State::Open }))
+        Ok(Box::new(Self {
+            sender,
+            driver,
+            socket,
+            peer,
+            local,
+            requests: 0,
+            state: State::Open,
+        }))
     }
 
     pub(crate) fn socket(&self) -> &Rc<Socket> {
@@ -101,13 +113,18 @@ impl Connection {
     pub(crate) fn send(
         &mut self,
         request: Request<UpstreamBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<UpstreamBody>>>> + use<> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<UpstreamBody>>>> + use<>
+    {
         self.requests = self.requests.saturating_add(1);
         self.sender.try_send_request(request)
     }
 
     /// Drives the connection and asks for the response's head.
-    pub(crate) fn poll_response<F: Future>(&mut self, response: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    pub(crate) fn poll_response<F: Future>(
+        &mut self,
+        response: Pin<&mut F>,
+        cx: &mut Context<'_>,
+    ) -> Poll<F::Output> {
         self.drive(cx);
         response.poll(&mut Context::from_waker(std::task::Waker::noop()))
     }
@@ -118,6 +135,9 @@ impl Connection {
             return None;
         }
         let parts = self.driver.into_parts();
-        Some(Tunnel { stream: parts.io.into_inner(), read: parts.read_buf })
+        Some(Tunnel {
+            stream: parts.io.into_inner(),
+            read: parts.read_buf,
+        })
     }
 }

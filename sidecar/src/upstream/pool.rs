@@ -28,7 +28,10 @@ struct Idle {
 
 impl Endpoint {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address, idle: RefCell::new(Vec::new()) }
+        Self {
+            address,
+            idle: RefCell::new(Vec::new()),
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -55,7 +58,11 @@ impl Endpoint {
         let mut idle = self.idle.borrow_mut();
         let is_full = idle.len() >= keepalive.per_worker as usize;
         if !is_full && connection.requests() < keepalive.requests && connection.is_reusable() {
-            idle.push(Idle { connection, since: now, limit: ticks(keepalive.idle) });
+            idle.push(Idle {
+                connection,
+                since: now,
+                limit: ticks(keepalive.idle),
+            });
         }
     }
 

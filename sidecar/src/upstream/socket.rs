@@ -28,14 +28,27 @@ pub(crate) struct Socket {
 impl Socket {
     pub(crate) fn new(stream: TcpStream, clock: Rc<Clock>) -> Rc<Self> {
         let active = Cell::new(clock.now());
-        Rc::new(Self { stream: RefCell::new(stream), clock, active, bytes_read: Cell::new(0), bytes_written: Cell::new(0) })
+        Rc::new(Self {
+            stream: RefCell::new(stream),
+            clock,
+            active,
+            bytes_read: Cell::new(0),
+            bytes_written: Cell::new(0),
+        })
     }
 
     /// Asks the kernel whether the server has closed, or sent what nobody asked for. One system call.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut byte = [0_u8; 1];
-        let received = rustix::net::recv(&*self.stream.borrow(), &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        matches!(received, Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR))
+        let received = rustix::net::recv(
+            &*self.stream.borrow(),
+            &mut byte[..],
+            RecvFlags::PEEK | RecvFlags::DONTWAIT,
+        );
+        matches!(
+            received,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR)
+        )
     }
 
     fn count(&self, counter: &Cell<u64>, amount: usize) {
@@ -50,7 +63,11 @@ impl Socket {
 pub(crate) struct UpstreamStream(pub(crate) Rc<Socket>);
 
 impl AsyncRead for UpstreamStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let socket = &self.0;
         let before = buffer.filled().len();
         let polled = Pin::new(&mut *socket.stream.borrow_mut()).poll_read(cx, buffer);
@@ -60,7 +77,11 @@ impl AsyncRead for UpstreamStream {
 }
 
 impl AsyncWrite for UpstreamStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let socket = &self.0;
         let polled = Pin::new(&mut *socket.stream.borrow_mut()).poll_write(cx, data);
         if let Poll::Ready(Ok(amount)) = polled {
@@ -69,7 +90,11 @@ impl AsyncWrite for UpstreamStream {
         polled
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let socket = &self.0;
         let polled = Pin::new(&mut *socket.stream.borrow_mut()).poll_write_vectored(cx, data);
         if let Poll::Ready(Ok(amount)) = polled {
