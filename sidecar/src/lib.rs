@@ -1,3 +1,6 @@
 //! The evenkeel proxy.
 
+pub mod check;
+pub mod cli;
 pub mod config;
+pub mod envoy;
