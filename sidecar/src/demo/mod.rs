@@ -24,11 +24,36 @@ use tokio::task::LocalSet;
 use self::console::{Console, Facts};
 use self::node::Node;
 use crate::config::Config;
+use crate::run::{self, RunOptions};
 
 /// Names and weights of the nodes: 3, 2, 1, so that the page shows what a weight is.
 const NODES: [(&str, u16); 3] = [("web1", 3), ("web2", 2), ("web3", 1)];
 const USUAL_PORT: u16 = 8080;
 const USUAL_ADMIN_PORT: u16 = 8404;
+
+/// Starts everything, says where, and serves until Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// When something does not start.
+pub fn run() -> anyhow::Result<()> {
+    let backends = Backends::start()?;
+    let options = RunOptions {
+        show_decision: true,
+        handle_signals: true,
+        ..RunOptions::default()
+    };
+    let running = run::start(backends.config()?, options)?;
+    println!("evenkeel demo");
+    println!("  the page    http://{}/", backends.bind);
+    println!("  the proxy   http://{}/round_robin/hello", backends.bind);
+    println!(
+        "  the admin   http://{}/metrics, /api/state, /readyz",
+        backends.admin
+    );
+    println!("Ctrl-C ends it.");
+    running.wait();
+    Ok(())
+}
 
 /// The servers behind the proxy. They run on a thread of their own, until this is dropped.
 pub struct Backends {
@@ -134,7 +159,7 @@ fn configuration(
     console: SocketAddr,
 ) -> String {
     let mut text = format!(
-        "listeners:\n  - {{name: web, bind: \"{bind}\"}}\nadmin: {{bind: \"{admin}\"}}\ntimeouts: {{connect: 500ms}}\npolicy:\n  routes:\n"
+        "listeners:\n  - {{name: web, bind: \"{bind}\"}}\nadmin: {{bind: \"{admin}\"}}\nworkers: 1                # one worker takes turns by itself, so the page shows the textbook sequence\ntimeouts: {{connect: 500ms}}\npolicy:\n  routes:\n"
     );
     for method in Algorithm::ALL.map(Algorithm::name) {
         text.push_str(&format!(
