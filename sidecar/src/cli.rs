@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Faults};
-use crate::{check, envoy};
+use crate::run::{self, RunOptions, Wrong};
+use crate::{check, demo, embedded, envoy};
 
 const FAILED: u8 = 1;
 const WRONG: u8 = 2;
@@ -35,6 +36,8 @@ enum Command {
         #[arg(short, long = "out", value_name = "DIR")]
         out: PathBuf,
     },
+    /// Everything on one machine, nothing to install: three web nodes, the proxy, and a page that shows what it does
+    Demo,
 }
 
 #[derive(Debug, Args)]
@@ -64,11 +67,15 @@ impl From<anyhow::Error> for Failure {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    run::log_to_stderr();
     // clap prints help and its own errors, and ends with 0 or 2.
     let outcome = match Line::parse().command {
-        Command::Run(file) => run(&file.config),
+        Command::Run(file) => serve(&file.config),
         Command::Check(file) => explain(&file.config),
         Command::Envoy { file, out } => write_envoy(&file.config, &out),
+        Command::Demo => demo::run()
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Failure::from),
     };
     match outcome {
         Ok(code) => code,
@@ -78,14 +85,20 @@ pub fn main() -> ExitCode {
         }
         Err(Failure::Failed(error)) => {
             eprintln!("evenkeel: {error:#}");
-            ExitCode::from(FAILED)
+            ExitCode::from(if error.is::<Wrong>() { WRONG } else { FAILED })
         }
     }
 }
 
-fn run(path: &Path) -> Result<ExitCode, Failure> {
-    let _config = Config::load(path)?;
-    Ok(ExitCode::from(FAILED))
+fn serve(path: &Path) -> Result<ExitCode, Failure> {
+    let config = Config::load(path)?;
+    let again = path.to_owned();
+    let load = move || Config::load(&again).map_err(|faults| faults.to_string());
+    let options = RunOptions {
+        load: Some(Box::new(load)),
+        ..RunOptions::default()
+    };
+    Ok(run::run(config, options)?)
 }
 
 fn explain(path: &Path) -> Result<ExitCode, Failure> {
@@ -95,7 +108,7 @@ fn explain(path: &Path) -> Result<ExitCode, Failure> {
 
 fn write_envoy(path: &Path, out: &Path) -> Result<ExitCode, Failure> {
     let config = Config::load(path)?;
-    let written = envoy::write(&config, b"", out)?;
+    let written = envoy::write(&config, embedded::FILTER, out)?;
     println!(
         "wrote {} and {}",
         written.envoy_yaml.display(),

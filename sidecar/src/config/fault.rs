@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::locate::{Position, Tree};
-use super::nearest::nearest;
+use evenkeel_policy::config::{ConfigError, nearest};
 
 /// Most that are told at once.
 const FAULTS_MAX: usize = 20;
@@ -98,6 +98,15 @@ impl<'t> Collector<'t> {
         });
     }
 
+    /// What `evenkeel-policy` says, by paths from the file's root.
+    pub fn policy(&mut self, error: ConfigError) {
+        if error.message.starts_with("unknown key") {
+            self.key(&error.path, error.message);
+        } else {
+            self.value(&error.path, error.message);
+        }
+    }
+
     /// What serde says of the value at `path`, in this file's words.
     pub fn serde(&mut self, path: &str, message: &str) {
         let names = backticked(message);
@@ -114,7 +123,7 @@ impl<'t> Collector<'t> {
                 || format!("known here: {}", known.join(", ")),
                 |near| format!("did you mean `{near}`?"),
             );
-            return self.key(&path, format!("unknown key; {hint}"));
+            return self.key(&path, format!("unknown key `{found}`; {hint}"));
         }
         let message = match (message.split_once(", expected "), names.split_first()) {
             (Some((_, expected)), Some((found, known)))

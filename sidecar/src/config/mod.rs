@@ -6,8 +6,6 @@
 pub mod document;
 pub mod fault;
 pub mod locate;
-pub mod nearest;
-pub(crate) mod seam;
 pub mod tls;
 mod valid;
 
@@ -15,6 +13,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use evenkeel_policy::config::ConfigError;
 
 use self::document::{Document, Mapping};
 use self::fault::Collector;
@@ -185,7 +185,9 @@ impl Config {
         let access_log = valid.access_log(document.access_log.as_ref());
         let filters = valid.filters(document.filters.as_deref());
         let policy_json = document.policy.unwrap_or(serde_json::Value::Null);
-        let policy = seam::policy(&policy_json, faults)?;
+        let policy = policy(&policy_json)
+            .map_err(|error| faults.policy(error))
+            .ok()?;
         Some(Self {
             path: path.to_owned(),
             listeners,
@@ -199,6 +201,19 @@ impl Config {
             policy_json,
         })
     }
+}
+
+/// What `evenkeel-policy` makes of the subtree; its errors are told by paths from the file's root.
+fn policy(json: &serde_json::Value) -> Result<evenkeel_policy::config::Config, ConfigError> {
+    let json = if json.is_null() {
+        serde_json::Value::Object(serde_json::Map::new())
+    } else {
+        json.clone()
+    };
+    let document = evenkeel_policy::config::Document::from_value(json);
+    document
+        .and_then(|document| evenkeel_policy::config::Config::from_document(&document))
+        .map_err(|error| error.within("policy"))
 }
 
 #[cfg(test)]

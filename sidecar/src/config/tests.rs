@@ -93,15 +93,15 @@ fn everything_that_is_said_is_taken() {
 fn keys_that_nobody_knows() {
     refused(
         &changed("listeners", "listener"),
-        "2:1: listener: unknown key; did you mean `listeners`?",
+        "2:1: listener: unknown key `listener`; did you mean `listeners`?",
     );
     refused(
         &changed("bind", "binds"),
-        "2:25: listeners[0].binds: unknown key; did you mean `bind`?",
+        "2:25: listeners[0].binds: unknown key `binds`; did you mean `bind`?",
     );
     refused(
         &format!("{GOOD}admin: {{zzzzzz: 1}}\n"),
-        "6:9: admin.zzzzzz: unknown key; known here: bind",
+        "6:9: admin.zzzzzz: unknown key `zzzzzz`; known here: bind",
     );
 }
 
@@ -163,11 +163,11 @@ fn addresses_and_names() {
     );
     refused(
         &changed("name: web", "name: -web"),
-        "2:20: listeners[0].name: expected a name of letters, digits, _ and -, at most 63 long, found `-web`",
+        "2:20: listeners[0].name: expected a name of letters, digits, `_` and `-`, at most 63 long, beginning with a letter or digit; found `-web`",
     );
     refused(
         &changed("name: web", "name: evenkeel1"),
-        "2:20: listeners[0].name: `evenkeel1` is reserved: expected a name that does not begin with evenkeel",
+        "2:20: listeners[0].name: the name `evenkeel1` is reserved",
     );
     refused(
         &changed("8080}", "8080}, {name: web, bind: 127.0.0.1:8081}"),
@@ -181,22 +181,47 @@ fn addresses_and_names() {
 
 #[test]
 fn what_later_versions_serve_is_refused_by_name() {
-    let later = "is understood, but not served by this version: remove it";
+    let later = "understood, but not served by this version";
     refused(
         &format!("{GOOD}session_store: {{backend: embedded}}\n"),
-        &format!("6:1: session_store: `session_store` {later}"),
+        &format!("6:1: session_store: {later}"),
     );
     refused(
-        &format!("{GOOD}timeouts: {{tcp_idle: 8h}}\n"),
-        &format!("6:12: timeouts.tcp_idle: `tcp_idle` {later}"),
+        &format!("{GOOD}timeouts: {{tcp_idle: 8h, tcp_drain: 0s}}\n"),
+        &format!("6:12: timeouts.tcp_idle: {later}"),
     );
     refused(
         &changed("name: web", "mode: tcp, pool: db"),
-        &format!("2:20: listeners[0].mode: `tcp` {later}"),
+        &format!("2:20: listeners[0].mode: `tcp` is {later}"),
     );
     refused(
         &changed("name: web", "proxy_protocol: {from: []}"),
-        &format!("2:14: listeners[0].proxy_protocol: `proxy_protocol` {later}"),
+        &format!("2:14: listeners[0].proxy_protocol: {later}"),
+    );
+}
+
+#[test]
+fn the_policy_is_checked_here_and_told_with_its_place() {
+    let within = |text: &str| Config::parse(Path::new("f"), text).unwrap_err().to_string();
+    let said = within(&changed(
+        "address: 10.0.0.1:80",
+        "address: 10.0.0.1:80, weight: 0",
+    ));
+    assert!(
+        said.starts_with("f:5:59: policy.pools.shop.servers[0].weight: "),
+        "{said}"
+    );
+    let said = within(&changed("{pool: shop}", "{pool: shp}"));
+    assert!(
+        said.starts_with("f:4:19: policy.routes[0].pool: ") && said.contains("`shop`"),
+        "{said}"
+    );
+    let said = within(&changed("servers", "serers"));
+    assert!(
+        said.starts_with(
+            "f:5:18: policy.pools.shop.serers: unknown key `serers`; did you mean `servers`?"
+        ),
+        "{said}"
     );
 }
 

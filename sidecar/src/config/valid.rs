@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_policy::contract::{RESERVED_PREFIX, SESSION_STORE_CLUSTER};
+use evenkeel_policy::config::check_name;
+use evenkeel_policy::config::units::{parse_duration, parse_size};
 use serde_json::Value;
 
 use super::document::{self, Document, Mapping, Unserved};
@@ -13,14 +14,12 @@ use super::fault::Collector;
 use super::tls::{self, TlsFault};
 use super::{
     Accept, AccessLog, ExtraFilter, Limits, Listener, LogFormat, LogTarget, Timeouts, TlsFiles,
-    seam as units,
 };
 
 /// Most listeners, workers and filters of the operator's own. Shared data has slots for 128 VMs, and a reload needs twice the workers.
 const LISTENERS_MAX: usize = 64;
 const WORKERS_MAX: usize = 64;
 const FILTERS_MAX: usize = 16;
-const NAME_BYTES_MAX: usize = 63;
 /// The longest and shortest time that a timeout can be set to.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
@@ -29,6 +28,9 @@ const HEADER_BYTES_MIN: u64 = 8 * 1024;
 const HEADER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const HEADERS_MAX: u64 = 10_000;
 const CONNECTIONS_MAX: u64 = 10_000_000;
+
+/// What is said of a key of a later version.
+const NOT_SERVED: &str = "understood, but not served by this version";
 
 /// Checks everything except the policy, and says which part of it is what. Values that are wrong become their defaults: the collector knows.
 pub(super) struct Validator<'c, 't> {
@@ -55,7 +57,7 @@ impl Validator<'_, '_> {
             self.unserved(&format!("{path}.proxy_protocol"), &listener.proxy_protocol);
             if listener.mode == Some(document::Mode::Tcp) {
                 self.faults
-                    .value(&format!("{path}.mode"), not_served("tcp"));
+                    .value(&format!("{path}.mode"), format!("`tcp` is {NOT_SERVED}"));
                 continue;
             }
             self.unserved(&format!("{path}.pool"), &listener.pool);
@@ -205,7 +207,7 @@ impl Validator<'_, '_> {
         let path = format!("timeouts.{key}");
         let parsed = match value {
             None | Some(Value::Null) => return default,
-            Some(Value::String(text)) => units::duration(text),
+            Some(Value::String(text)) => parse_duration(text),
             Some(other) => Err(format!(
                 "expected a duration with its unit, such as 250ms, 10s, 5m or 1h, found {other}"
             )),
@@ -268,7 +270,7 @@ impl Validator<'_, '_> {
     fn size(&mut self, path: &str, value: Option<&Value>, default: u64) -> u64 {
         let parsed = match value {
             None | Some(Value::Null) => return default,
-            Some(Value::String(text)) => units::size(text),
+            Some(Value::String(text)) => parse_size(text),
             Some(other) => other.as_u64().ok_or_else(|| {
                 format!("expected a size such as 512, 64KiB or 8MiB, found {other}")
             }),
@@ -339,25 +341,24 @@ impl Validator<'_, '_> {
         self.unserved("session_store", &document.session_store);
     }
 
+    /// A value that means "off" is accepted: doing nothing is then doing what was asked.
     fn unserved(&mut self, path: &str, value: &Unserved) {
-        if value.is_some() {
-            let key = path.rsplit('.').next().unwrap_or(path);
-            self.faults.key(path, not_served(key));
+        let off = match value {
+            None | Some(Value::Null | Value::Bool(false)) => true,
+            Some(Value::Number(number)) => number.as_u64() == Some(0),
+            Some(Value::String(text)) => {
+                parse_duration(text).is_ok_and(|duration| duration.is_zero())
+            }
+            Some(_) => false,
+        };
+        if !off {
+            self.faults.key(path, NOT_SERVED);
         }
     }
 
-    /// Names of listeners; pools and servers have the same rule, checked by the policy.
     fn name(&mut self, path: &str, name: &str) {
-        let mut letters = name.bytes();
-        let shaped = letters
-            .next()
-            .is_some_and(|first| first.is_ascii_alphanumeric())
-            && letters
-                .all(|letter| letter.is_ascii_alphanumeric() || letter == b'_' || letter == b'-');
-        if !shaped || name.len() > NAME_BYTES_MAX {
-            self.faults.value(path, format!("expected a name of letters, digits, _ and -, at most {NAME_BYTES_MAX} long, found `{name}`"));
-        } else if name == SESSION_STORE_CLUSTER || name.starts_with(RESERVED_PREFIX) {
-            self.faults.value(path, format!("`{name}` is reserved: expected a name that does not begin with {RESERVED_PREFIX}"));
+        if let Err(why) = check_name(name) {
+            self.faults.value(path, why);
         }
     }
 
@@ -373,10 +374,6 @@ impl Validator<'_, '_> {
     fn file(&self, path: &str) -> PathBuf {
         self.folder.join(path)
     }
-}
-
-fn not_served(what: &str) -> String {
-    format!("`{what}` is understood, but not served by this version: remove it")
 }
 
 fn starts_like_a_module(path: &Path) -> Result<(), String> {

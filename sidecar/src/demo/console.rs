@@ -56,17 +56,32 @@ impl Console {
             let console = Rc::clone(&self);
             async move { Ok::<_, Infallible>(console.answer(&request).await) }
         });
-        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        let _ = http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
     }
 
     async fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         match (request.method(), path) {
-            (&Method::GET | &Method::HEAD, "/") => respond(StatusCode::OK, "text/html; charset=utf-8", PAGE.to_owned()),
-            (&Method::GET, "/demo/state") => respond(StatusCode::OK, "application/json", self.state()),
-            (&Method::POST, _) => match path.strip_prefix("/demo/nodes/").and_then(|rest| rest.split_once('/')) {
-                Some((name, verb)) if request.headers().contains_key(SWITCH_HEADER) => self.switch(name, verb).await,
-                Some(_) => respond(StatusCode::FORBIDDEN, "text/plain", format!("the header {SWITCH_HEADER} is missing\n")),
+            (&Method::GET | &Method::HEAD, "/") => {
+                respond(StatusCode::OK, "text/html; charset=utf-8", PAGE.to_owned())
+            }
+            (&Method::GET, "/demo/state") => {
+                respond(StatusCode::OK, "application/json", self.state())
+            }
+            (&Method::POST, _) => match path
+                .strip_prefix("/demo/nodes/")
+                .and_then(|rest| rest.split_once('/'))
+            {
+                Some((name, verb)) if request.headers().contains_key(SWITCH_HEADER) => {
+                    self.switch(name, verb).await
+                }
+                Some(_) => respond(
+                    StatusCode::FORBIDDEN,
+                    "text/plain",
+                    format!("the header {SWITCH_HEADER} is missing\n"),
+                ),
                 None => not_found(),
             },
             _ => not_found(),
@@ -74,7 +89,9 @@ impl Console {
     }
 
     async fn switch(&self, name: &str, verb: &str) -> Response<Full<Bytes>> {
-        let Some(node) = self.nodes.iter().find(|node| node.name == name) else { return not_found() };
+        let Some(node) = self.nodes.iter().find(|node| node.name == name) else {
+            return not_found();
+        };
         let outcome = match verb {
             "stop" => {
                 node.stop().await;
@@ -85,7 +102,11 @@ impl Console {
         };
         match outcome {
             Ok(()) => respond(StatusCode::OK, "application/json", self.state()),
-            Err(error) => respond(StatusCode::CONFLICT, "text/plain", format!("{name} does not start: {error}\n")),
+            Err(error) => respond(
+                StatusCode::CONFLICT,
+                "text/plain",
+                format!("{name} does not start: {error}\n"),
+            ),
         }
     }
 
@@ -100,19 +121,31 @@ impl Console {
                 })
             })
             .collect();
-        let Facts { methods, configuration, admin } = &self.facts;
+        let Facts {
+            methods,
+            configuration,
+            admin,
+        } = &self.facts;
         serde_json::json!({"nodes": nodes, "methods": methods, "configuration": configuration, "admin": admin}).to_string()
     }
 }
 
 fn not_found() -> Response<Full<Bytes>> {
-    respond(StatusCode::NOT_FOUND, "text/plain", "there is nothing here\n".to_owned())
+    respond(
+        StatusCode::NOT_FOUND,
+        "text/plain",
+        "there is nothing here\n".to_owned(),
+    )
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

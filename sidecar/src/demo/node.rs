@@ -37,7 +37,13 @@ impl Node {
     pub(super) fn start_new(name: &'static str, weight: u16) -> anyhow::Result<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
-        let node = Self { name, weight, address: listener.local_addr()?, served: Rc::default(), running: RefCell::default() };
+        let node = Self {
+            name,
+            weight,
+            address: listener.local_addr()?,
+            served: Rc::default(),
+            running: RefCell::default(),
+        };
         node.serve(TcpListener::from_std(listener)?);
         Ok(node)
     }
@@ -94,13 +100,24 @@ async fn connection(stream: TcpStream, name: &'static str, served: Rc<Cell<u64>>
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| answer(request, name, Rc::clone(&served)));
     // A client that goes away is not worth a word.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let _ = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
-async fn answer(request: Request<Incoming>, name: &'static str, served: Rc<Cell<u64>>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    name: &'static str,
+    served: Rc<Cell<u64>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     tokio::time::sleep(delay(request.uri().query().unwrap_or_default())).await;
     served.set(served.get().saturating_add(1));
-    let header = |name: &str| request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let header = |name: &str| {
+        request
+            .headers()
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
     let body = serde_json::json!({
         "node": name,
         "path": request.uri().path(),
@@ -109,12 +126,20 @@ async fn answer(request: Request<Incoming>, name: &'static str, served: Rc<Cell<
     });
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = StatusCode::OK;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
     Ok(response)
 }
 
 /// `ms=40` in a query, bounded.
 fn delay(query: &str) -> Duration {
-    let asked = query.split('&').find_map(|pair| pair.strip_prefix("ms=")).and_then(|ms| ms.parse().ok());
-    asked.map_or(Duration::ZERO, Duration::from_millis).min(DELAY_MAX)
+    let asked = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("ms="))
+        .and_then(|ms| ms.parse().ok());
+    asked
+        .map_or(Duration::ZERO, Duration::from_millis)
+        .min(DELAY_MAX)
 }

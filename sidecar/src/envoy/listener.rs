@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::config::seam::{ListenerIdentity, Mode, filter_configuration};
 use anyhow::bail;
+use evenkeel_policy::config::{ListenerIdentity, Mode, filter_configuration};
 use evenkeel_policy::contract::{
     HTTP_ROOT_ID, MAX_RETRIES_HEADER, POOL_HEADER, RETRY_ON_HEADER, STEERING_HEADER, VM_ID,
 };

@@ -17,7 +17,7 @@ timeouts: {response: 60s, idle: 75s, tunnel: 1h, connect: 250ms}
 limits: {header_bytes: 64KiB, headers: 100, body_bytes: 1MiB, connections: 5000}
 access_log: {path: stdout, format: json}
 policy:
-  request_headers: {set: {X-Note: \"it's \\\"quoted\\\" % ${X} é\"}}
+  request_headers: {set: {X-Note: \"it's \\\"quoted\\\" % $$ é\"}}
   routes:
     - {match: {path_prefix: /api}, pool: api}
     - {pool: shop}
