@@ -5,7 +5,7 @@
 //! from one configuration ([`hosts`]), and how traces are made comparable ([`trace`]). What may differ is a list with reasons
 //! ([`differences`]); an entry of it that no longer differs fails the test too.
 //!
-//! After a run the traces lie in `<target>/tmp/parity/{envoy,evenkeel}.trace`. `EVENKEEL_PARITY=<beginning of a name>` runs some cases only.
+//! After a run the traces lie in `<target>/tmp/parity/`. `EVENKEEL_PARITY=<beginning of a name>` runs some cases only.
 
 mod case;
 mod cases;
@@ -19,6 +19,8 @@ mod start;
 mod trace;
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
 use std::thread;
 
@@ -41,8 +43,6 @@ fn the_probe_sees_the_same_in_both_hosts() {
         let evenkeel = scope.spawn(|| traces(&mut setting.start(Which::Sidecar), &cases));
         (envoy.join().unwrap(), evenkeel.join().unwrap())
     });
-    keep("envoy", &envoy);
-    keep("evenkeel", &evenkeel);
 
     let mut used = vec![false; DIFFERENCES.len()];
     let mut report = String::new();
@@ -67,12 +67,18 @@ fn kills_envoy(case: &str) -> bool {
     ENVOY_DIES.iter().any(|name| case.starts_with(name))
 }
 
-/// The trace of each case, with its name.
+/// The trace of each case, with its name; also written to a file, as it goes, where one can read it.
 fn traces(host: &mut Host, cases: &[Case]) -> Vec<(String, Vec<String>)> {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("parity");
+    std::fs::create_dir_all(&directory).unwrap();
+    let mut file = File::create(directory.join(format!("{:?}.trace", host.which))).unwrap();
     let mut traces = vec![("start".to_owned(), start::trace(host))];
     for case in cases {
         let is_skipped = host.which == Which::Envoy && kills_envoy(&case.name);
         traces.push((case.name.clone(), if is_skipped { Vec::new() } else { case.run(host) }));
+        if let Some((name, trace)) = traces.last() {
+            writeln!(file, "== {name}\n{}", trace.join("\n")).unwrap();
+        }
     }
     traces
 }
@@ -80,12 +86,4 @@ fn traces(host: &mut Host, cases: &[Case]) -> Vec<(String, Vec<String>)> {
 /// What a case without a counterpart must not show.
 fn unfinished(trace: &[String]) -> String {
     trace.iter().filter(|line| line.starts_with('(')).map(|line| format!("  evenkeel {line}\n")).collect()
-}
-
-/// Leaves the traces where one can read them.
-fn keep(host: &str, traces: &[(String, Vec<String>)]) {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("parity");
-    std::fs::create_dir_all(&directory).unwrap();
-    let text: String = traces.iter().map(|(name, trace)| format!("== {name}\n{}\n", trace.join("\n"))).collect();
-    std::fs::write(directory.join(format!("{host}.trace")), text).unwrap();
 }

@@ -44,7 +44,9 @@ pub(crate) fn parse(log_line: &str) -> Option<Line> {
     let mut words = words.skip(4);
     let mut outputs = Vec::new();
     while let Some(word) = words.next() {
-        outputs.push(parse_output(word, &mut words)?);
+        // What a proxy adds behind the message (fields, colours) is not of the probe.
+        let Some(output) = parse_output(word, &mut words) else { break };
+        outputs.push(output);
     }
     Some(Line::Operation { context, phase, index: usize::try_from(index).ok()?, status, outputs })
 }

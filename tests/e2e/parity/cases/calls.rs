@@ -94,11 +94,18 @@ fn outlives_its_stream() -> Case {
 
 /// From each phase, also those in which the stream no longer can be changed.
 fn from_odd_places() -> Vec<Case> {
-    [Phase::RequestTrailers, Phase::ResponseHeaders, Phase::ResponseTrailers, Phase::Log, Phase::Done]
+    // The response comes before the server's answer to the stream, or long after its end: never at the same time.
+    [
+        (Phase::RequestTrailers, "/slow?300", "/call/plain"),
+        (Phase::ResponseHeaders, "/trailers", "/call/slow?200"),
+        (Phase::ResponseTrailers, "/trailers", "/call/slow?200"),
+        (Phase::Log, "/trailers", "/call/slow?200"),
+        (Phase::Done, "/trailers", "/call/slow?200"),
+    ]
         .into_iter()
-        .map(|phase| {
-            let program = Program::new().at(phase, [http_get("alive", "/call/plain", 5000)]).at(Phase::CallResponse, read());
-            Case::new(format!("call/from {}", phase.name()), Request::with_trailers("/trailers"), program).until(Phase::CallResponse, 1)
+        .map(|(phase, path, call)| {
+            let program = Program::new().at(phase, [http_get("alive", call, 5000)]).at(Phase::CallResponse, read());
+            Case::new(format!("call/from {}", phase.name()), Request::with_trailers(path), program).until(Phase::CallResponse, 1)
         })
         .chain([from_a_tick()])
         .collect()
@@ -115,9 +122,9 @@ fn from_a_tick() -> Case {
 /// Two calls, the slower one first: each response has its own token.
 fn two_in_a_row() -> Case {
     let program = Program::new()
-        .at(Phase::RequestHeaders, [http_get("alive", "/call/slow?300", 5000), http_get("alive", "/call/plain", 5000)])
+        .at(Phase::RequestHeaders, [http_get("alive", "/call/slow?200", 5000), http_get("alive", "/call/plain", 5000)])
         .at(Phase::CallResponse, [buffer(CALL_BODY, 0, 100)]);
-    Case::new("call/two in a row", Request::get("/plain"), program).until(Phase::CallResponse, 2)
+    Case::new("call/two in a row", Request::get("/slow?500"), program).until(Phase::CallResponse, 2)
 }
 
 /// The resumed stream's maps are gone at once, the call's stay to the end of the callback.
