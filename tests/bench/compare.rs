@@ -16,7 +16,7 @@ use crate::cpu::{CpuTime, Memory};
 use crate::features;
 use crate::load::{Border, Load, Shape, mix};
 use crate::peers::{Backends, Choice, Peer, Proxy};
-use crate::report::{Section, figure, table};
+use crate::report::{Section, Target, figure, table};
 use crate::statistics::Samples;
 use crate::syscalls;
 
@@ -236,7 +236,7 @@ fn section(scale: &Scale, proxies: &[Proxy], results: &[[Row; 2]]) -> Section {
         let reference = rows
             .iter()
             .find(|(proxy, _)| proxy.peer == Peer::Nginx)
-            .and_then(|(_, row)| row.cpu_us.median());
+            .map(|(_, row)| &row.cpu_us);
         let title = match shape {
             Shape::Closed => "Saturated: every connection asks again at once".to_owned(),
             Shape::Open { per_second } => format!(
@@ -263,12 +263,41 @@ fn section(scale: &Scale, proxies: &[Proxy], results: &[[Row; 2]]) -> Section {
             .collect();
         json.insert(shape_name(shape), values);
     }
+    let targets = targets(proxies, results);
     Section {
         key: "compare",
         markdown,
         json: json!(json),
         invalid,
+        targets,
     }
+}
+
+/// evenkeel\'s CPU time over that of others, saturated.
+fn targets(proxies: &[Proxy], results: &[[Row; 2]]) -> Vec<Target> {
+    let row = |peer: Peer| {
+        let (_, [saturated, _]) = proxies
+            .iter()
+            .zip(results)
+            .find(|(proxy, _)| proxy.peer == peer)?;
+        saturated.invalid.is_none().then_some(saturated)
+    };
+    let target = |(peer, at_most): (Peer, f64)| Target {
+        what: format!("CPU per request, saturated, over {}", peer.name()),
+        measured: row(Peer::Evenkeel)
+            .zip(row(peer))
+            .and_then(|(own, other)| own.cpu_us.over(&other.cpu_us).median()),
+        at_most,
+        digits: 2,
+    };
+    [
+        (Peer::Nginx, 1.20),
+        (Peer::NginxBufferedLog, 1.20),
+        (Peer::Haproxy, 1.05),
+        (Peer::EnvoyWithEvenkeel, 0.30),
+    ]
+    .map(target)
+    .into()
 }
 
 const COLUMNS: [&str; 10] = [
@@ -284,7 +313,7 @@ const COLUMNS: [&str; 10] = [
     "core busy",
 ];
 
-fn cells(proxy: &Proxy, row: &Row, reference: Option<f64>) -> Vec<String> {
+fn cells(proxy: &Proxy, row: &Row, reference: Option<&Samples>) -> Vec<String> {
     if let Some(reason) = &row.invalid {
         let mut cells = vec![format!(
             "{}: **invalid**, {}",
@@ -295,7 +324,7 @@ fn cells(proxy: &Proxy, row: &Row, reference: Option<f64>) -> Vec<String> {
         return cells;
     }
     let cpu = row.cpu_us.median();
-    let ratio = cpu.zip(reference).map(|(cpu, reference)| cpu / reference);
+    let ratio = reference.and_then(|reference| row.cpu_us.over(reference).median());
     let spread = row
         .cpu_us
         .range()

@@ -9,7 +9,7 @@ use crate::cpu::Memory;
 use crate::load::{Connection, get};
 use crate::peers::{Backends, Choice, Peer};
 use crate::process::Running;
-use crate::report::{Section, figure, table};
+use crate::report::{Section, Target, figure, table};
 
 const WORKERS: usize = 2;
 
@@ -46,6 +46,13 @@ pub fn run(scale: &Scale, choice: &Choice) -> Result<Section> {
     let mut lines = Vec::new();
     let mut json = serde_json::Map::new();
     let mut invalid = Vec::new();
+    let what = format!("memory with {} idle clients, MiB", scale.idle_clients);
+    let mut target = Target {
+        what,
+        measured: None,
+        at_most: 60.0,
+        digits: 1,
+    };
     for held in &mut held {
         let later = Memory::of(&held.running.pids()?)?;
         let gone = held
@@ -73,6 +80,9 @@ pub fn run(scale: &Scale, choice: &Choice) -> Result<Section> {
                 .chain(cells)
                 .collect(),
         );
+        if held.peer == Peer::Evenkeel {
+            target.measured = Some(mib(later.now_kib));
+        }
         json.insert(held.peer.name().to_owned(), json!(values));
     }
     let markdown = format!(
@@ -94,6 +104,7 @@ pub fn run(scale: &Scale, choice: &Choice) -> Result<Section> {
         markdown,
         json: Value::Object(json),
         invalid,
+        targets: vec![target],
     })
 }
 

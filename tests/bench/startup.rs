@@ -10,7 +10,7 @@ use crate::cores::Cores;
 use crate::load::{Connection, get};
 use crate::peers::{Backends, Choice, Peer};
 use crate::process::Running;
-use crate::report::{Section, figure, table};
+use crate::report::{Section, Target, figure, table};
 use crate::statistics::Samples;
 
 const WORKERS: usize = 2;
@@ -57,11 +57,23 @@ pub fn run(scale: &Scale, choice: &Choice) -> Result<Section> {
         .zip(&results)
         .map(|(peer, samples)| (peer.name().to_owned(), json!(samples.values())))
         .collect();
+    let own = peers
+        .iter()
+        .zip(&results)
+        .find(|(peer, _)| **peer == Peer::Evenkeel);
+    let measured = own.and_then(|(_, samples)| samples.median());
+    let target = Target {
+        what: "start-up, ms".to_owned(),
+        measured,
+        at_most: 300.0,
+        digits: 0,
+    };
     Ok(Section {
         key: "startup_ms",
         markdown,
         json,
         invalid: Vec::new(),
+        targets: vec![target],
     })
 }
 
