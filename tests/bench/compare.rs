@@ -52,11 +52,15 @@ pub fn run(scale: &Scale, choice: &Choice) -> Result<Section> {
     let scratch = tempfile::tempdir()?;
     let backends = Backends::start(cores.rest, scratch.path())?;
     let mut proxies = Vec::new();
+    let mut invalid = Vec::new();
     for peer in choice.peers()? {
-        let proxy = peer.start(&backends, 1, choice.access_log, cores.proxy, scratch.path())?;
-        features::check(&proxy, &backends)
-            .with_context(|| format!("{} does not do the whole task", peer.name()))?;
-        proxies.push(proxy);
+        let ready = peer
+            .start(&backends, 1, choice.access_log, cores.proxy, scratch.path())
+            .and_then(|proxy| features::check(&proxy, &backends).map(|()| proxy));
+        match ready {
+            Ok(proxy) => proxies.push(proxy),
+            Err(error) => invalid.push(format!("{}: {error:#}", peer.name())),
+        }
     }
     let requests = mix();
     let mut results: Vec<[Row; 2]> = proxies.iter().map(|_| Default::default()).collect();
@@ -92,9 +96,11 @@ pub fn run(scale: &Scale, choice: &Choice) -> Result<Section> {
                 );
             }
         }
-        check_log(proxy)?;
+        if let Err(error) = check_log(proxy) {
+            invalid.push(format!("{error:#}"));
+        }
     }
-    Ok(section(scale, &proxies, &results))
+    Ok(section(scale, &proxies, &results, invalid))
 }
 
 fn load<'a>(
@@ -212,7 +218,12 @@ fn shape_name(shape: Shape) -> &'static str {
     }
 }
 
-fn section(scale: &Scale, proxies: &[Proxy], results: &[[Row; 2]]) -> Section {
+fn section(
+    scale: &Scale,
+    proxies: &[Proxy],
+    results: &[[Row; 2]],
+    mut invalid: Vec<String>,
+) -> Section {
     let mut markdown = format!(
         "Medians of {} interleaved rounds of {:?}; one core for the proxy, another for load and servers; {CONNECTIONS} keep-alive \
          connections, answers of 1 KiB. CPU time is that of all threads of the proxy; its range over the rounds is in brackets.\n\n",
@@ -226,7 +237,6 @@ fn section(scale: &Scale, proxies: &[Proxy], results: &[[Row; 2]]) -> Section {
             proxy.peer.remark()
         ));
     }
-    let mut invalid = Vec::new();
     let mut json = BTreeMap::new();
     for (index, shape) in LOADS.into_iter().enumerate() {
         let rows: Vec<(&Proxy, &Row)> = proxies

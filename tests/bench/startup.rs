@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::Scale;
@@ -28,11 +28,13 @@ pub fn run(scale: &Scale, choice: &Choice) -> Result<Section> {
         .filter(|peer| *peer != Peer::Direct && !peer.is_variant())
         .collect();
     let mut results: Vec<Samples> = peers.iter().map(|_| Samples::default()).collect();
+    let mut invalid = Vec::new();
     for _ in 0..scale.starts {
         for (peer, samples) in peers.iter().zip(&mut results) {
-            let took = once(*peer, &backends, scratch.path())
-                .with_context(|| format!("starting {}", peer.name()))?;
-            samples.push(took.as_secs_f64() * 1000.0);
+            match once(*peer, &backends, scratch.path()) {
+                Ok(took) => samples.push(took.as_secs_f64() * 1000.0),
+                Err(error) => invalid.push(format!("{}: {error:#}", peer.name())),
+            }
         }
     }
     let lines: Vec<Vec<String>> = peers
@@ -72,7 +74,7 @@ pub fn run(scale: &Scale, choice: &Choice) -> Result<Section> {
         key: "startup_ms",
         markdown,
         json,
-        invalid: Vec::new(),
+        invalid,
         targets: vec![target],
     })
 }
