@@ -85,6 +85,21 @@ enum Command {
     },
 }
 
+impl Command {
+    /// The name of the files the result goes to: a part, or a try, never overwrites the whole.
+    fn output(&self, quick: bool) -> &'static str {
+        match self {
+            _ if quick => "quick",
+            Self::Compare => "compare",
+            Self::Startup => "startup",
+            Self::Idle => "idle",
+            Self::Filter | Self::FilterLoop { .. } => "filter",
+            Self::Rebuild => "rebuild",
+            Self::Peers | Self::All => "bench",
+        }
+    }
+}
+
 /// How much to measure; `--quick` makes it small.
 #[derive(Debug, Clone)]
 pub struct Scale {
@@ -148,7 +163,7 @@ fn main() -> Result<()> {
         access_log: !arguments.no_access_log,
     };
     let command = arguments.command.unwrap_or(Command::All);
-    let mut report = report::Report::begin(&scale, &choice)?;
+    let mut report = report::Report::begin(command.output(arguments.quick), &scale, &choice)?;
     match command {
         Command::Peers => return peers::list(),
         Command::FilterLoop {

@@ -34,6 +34,8 @@ pub struct Section {
 #[derive(Debug)]
 pub struct Report {
     folder: PathBuf,
+    /// Of the files, without their endings.
+    name: &'static str,
     markdown: String,
     json: Map<String, Value>,
     invalid: Vec<String>,
@@ -41,7 +43,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn begin(scale: &Scale, choice: &Choice) -> Result<Self> {
+    pub fn begin(name: &'static str, scale: &Scale, choice: &Choice) -> Result<Self> {
         let folder = target_folder()?.join("bench");
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("creating {}", folder.display()))?;
@@ -61,6 +63,7 @@ impl Report {
         json.insert("access_log".into(), json!(choice.access_log));
         Ok(Self {
             folder,
+            name,
             markdown,
             json,
             invalid: Vec::new(),
@@ -76,12 +79,12 @@ impl Report {
         self.invalid.extend(section.invalid);
         self.targets.extend(section.targets);
         let targets = targets_table(&self.targets);
-        let write = |name: &str, text: &str| {
-            let path = self.folder.join(name);
+        let write = |ending: &str, text: &str| {
+            let path = self.folder.join(self.name).with_extension(ending);
             std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
         };
-        write("bench.md", &format!("{}\n{targets}", self.markdown))?;
-        write("bench.json", &serde_json::to_string_pretty(&self.json)?)
+        write("md", &format!("{}\n{targets}", self.markdown))?;
+        write("json", &serde_json::to_string_pretty(&self.json)?)
     }
 
     /// Prints everything.
@@ -90,7 +93,11 @@ impl Report {
     /// When a row is invalid.
     pub fn finish(self) -> Result<()> {
         println!("{}\n{}", self.markdown, targets_table(&self.targets));
-        eprintln!("written to {}", self.folder.display());
+        eprintln!(
+            "written to {}/{}.md and .json",
+            self.folder.display(),
+            self.name
+        );
         anyhow::ensure!(
             self.invalid.is_empty(),
             "invalid: {}",
