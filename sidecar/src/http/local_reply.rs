@@ -80,7 +80,7 @@ impl Why {
     }
 
     /// Whether the client's connection must end with the answer: what follows on it cannot be told from the body.
-    const fn closes(self) -> bool {
+    pub(crate) const fn closes(self) -> bool {
         matches!(
             self,
             Self::BadRequest
