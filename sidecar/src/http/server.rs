@@ -12,7 +12,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::http::body::ResponseBody;
-use crate::http::client::Client;
+use crate::http::client::{Client, Order};
 use crate::http::exchange::{BodyState, Details, Exchange, Guard, ResponseHead};
 use crate::http::filter::{self, Passed};
 use crate::http::forward::{self, Outcome};
@@ -306,6 +306,10 @@ fn decorate(exchange: &Exchange, response: &mut Response<()>, head: ResponseHead
     if exchange.request.borrow().version == Version::HTTP_2 {
         // HTTP/2 has no such header (RFC 9113 section 8.2.2).
         response.headers_mut().remove(CONNECTION);
+    } else if exchange.client.pending_order() == Order::Drain {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if exchange.worker().shared.options.show_decision
         && let Some(filters) = exchange.filters.borrow().as_ref()
