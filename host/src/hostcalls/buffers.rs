@@ -40,7 +40,7 @@ fn data(context: &StreamContext, side: Side) -> &RefCell<Vec<u8>> {
 fn find(state: &State, kind: u32) -> Result<Buffer, Status> {
     Ok(match kind {
         0..=3 => {
-            let side = if kind % 2 == 0 {
+            let side = if kind.is_multiple_of(2) {
                 Side::Request
             } else {
                 Side::Response
