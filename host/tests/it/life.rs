@@ -176,6 +176,25 @@ fn several_vms_make_one_chain() {
 }
 
 #[test]
+fn an_embedders_own_event_carries_its_data() {
+    let puppet = puppet();
+    let read = call("proxy_get_buffer_bytes", &[8, 0, 99, 0x800, 0x804]);
+    puppet.strings.on(
+        "foreign_function",
+        vec![read.clone(), Step::ShowGiven(0x800, 0x804)],
+    );
+    puppet.running.plugin.foreign_function(7, b"data");
+    assert_eq!(
+        puppet.strings.trace.take(),
+        [("foreign_function", vec![1, 7, 4])]
+    );
+    assert_eq!(&puppet.strings.take_shown()[0][16..20], b"data");
+    puppet.strings.on("tick", vec![read, Step::Show(0x804, 4)]);
+    puppet.running.plugin.tick();
+    assert_eq!(puppet.strings.take_shown()[0], [0; 4]);
+}
+
+#[test]
 fn a_refused_configuration_is_told_apart_from_a_trap() {
     for (callback, step) in [
         ("vm_start", Step::Return(0)),

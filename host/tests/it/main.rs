@@ -9,6 +9,7 @@
 )]
 
 mod first_filter;
+mod hostcall_rows;
 mod hostcall_table;
 mod http_calls;
 mod life;

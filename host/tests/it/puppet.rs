@@ -88,6 +88,7 @@ pub(crate) const CALLBACKS: &[(&str, usize, bool)] = &[
     ("response_trailers", 2, true),
     ("http_call_response", 5, false),
     ("queue_ready", 2, false),
+    ("foreign_function", 3, false),
     ("new_connection", 1, true),
     ("downstream_data", 3, true),
     ("upstream_data", 3, true),
@@ -381,7 +382,6 @@ pub(crate) fn puppet_with(module: &Module, process: Process, options: VmOptions)
         strings,
         running: Running {
             world,
-            process,
             vm,
             plugin,
             chain,

@@ -19,6 +19,7 @@ fn provoke(puppet: &Puppet, callback: &'static str) -> bool {
     match callback {
         "tick" => running.plugin.tick(),
         "queue_ready" => running.vm.queue_ready(1, 1),
+        "foreign_function" => running.plugin.foreign_function(1, b"x"),
         "vm_start" | "configure" => assert!(running.vm.start_plugin("p", "r", b"").is_err()),
         _ => {
             for map in [
@@ -66,6 +67,7 @@ fn a_trap_in_any_callback_kills_the_vm_and_wakes_every_stream() {
         let on_a_path = ![
             "tick",
             "queue_ready",
+            "foreign_function",
             "vm_start",
             "configure",
             "log",

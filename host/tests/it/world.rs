@@ -97,7 +97,6 @@ impl Environment for World {
 /// A VM of one module with one plugin, and its world.
 pub(crate) struct Running {
     pub(crate) world: Rc<World>,
-    pub(crate) process: Process,
     pub(crate) vm: Vm,
     pub(crate) plugin: Plugin,
     pub(crate) chain: Rc<Chain>,
@@ -119,7 +118,6 @@ pub(crate) fn run_with(
     let chain = Chain::new(vec![plugin.clone()]);
     Ok(Running {
         world,
-        process,
         vm,
         plugin,
         chain,
