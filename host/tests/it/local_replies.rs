@@ -238,6 +238,23 @@ fn replies_from_log_and_from_root_contexts_go_nowhere() {
 }
 
 #[test]
+fn a_filter_can_answer_before_it_has_seen_anything() {
+    for callbacks in ["request_headers", "log"] {
+        let section = format!(r#"(@custom "evenkeel.callbacks" "{callbacks}")"#);
+        let module =
+            crate::world::module(&crate::puppet::compiled().0, &crate::puppet::wat(&section));
+        let puppet =
+            crate::puppet::puppet_with(&module, Default::default(), crate::world::options());
+        puppet.strings.on("context_create", reply());
+        let (_, mut filters) = puppet.running.stream();
+        assert!(
+            matches!(filters.request_headers(true), Verdict::LocalReply(_)),
+            "{callbacks}"
+        );
+    }
+}
+
+#[test]
 fn a_grpc_status_becomes_a_header() {
     let puppet = puppet();
     let (_, mut filters) = puppet.running.stream();
