@@ -132,6 +132,17 @@ fn cases(rows: &[Row], phase: &str) -> Vec<Case> {
     cases
 }
 
+/// Every callback of a TCP connection.
+fn drive_tcp(puppet: &Puppet) {
+    let running = &puppet.running;
+    let mut filters = TcpFilters::new(&running.chain, Rc::new(Connection::default()));
+    filters.new_connection();
+    filters.downstream_data(&mut b"from the client".to_vec(), false);
+    filters.upstream_data(&mut b"from the server".to_vec(), false);
+    filters.upstream_closed(ClosedBy::Local);
+    filters.downstream_closed(ClosedBy::Remote);
+}
+
 /// Drives a stream so that `phase` happens, with `steps` done in it.
 fn drive(puppet: &Puppet, phase: &'static str, steps: Vec<Step>) {
     let (strings, running) = (&puppet.strings, &puppet.running);
@@ -181,12 +192,7 @@ fn drive(puppet: &Puppet, phase: &'static str, steps: Vec<Step>) {
         | "upstream_connection_close"
         | "downstream_connection_close" => {
             strings.on(phase, steps);
-            let mut filters = TcpFilters::new(&running.chain, Rc::new(Connection::default()));
-            filters.new_connection();
-            filters.downstream_data(&mut b"from the client".to_vec(), false);
-            filters.upstream_data(&mut b"from the server".to_vec(), false);
-            filters.upstream_closed(ClosedBy::Local);
-            filters.downstream_closed(ClosedBy::Remote);
+            drive_tcp(puppet);
         }
         _ => {
             strings.on(phase, steps);
