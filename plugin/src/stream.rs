@@ -67,7 +67,9 @@ impl HttpContext for Stream {
                 self.exchange = exchange;
                 Action::Continue
             }
-            _ => Action::Pause,
+            Some((Outcome::Answered, _)) => Action::Pause,
+            // Without steering headers the host answers 503 itself; waiting would be for ever.
+            None => Action::Continue,
         }
     }
 
