@@ -302,7 +302,13 @@ fn interruption(exchange: &Exchange) -> Option<Outcome> {
     match exchange.take_ending()? {
         Event::LocalReply(reply) => Some(Outcome::Reply(reply)),
         Event::Reset => Some(Outcome::Reset),
-        Event::Failed => Some(Outcome::Own(Why::FilterFailed)),
+        Event::Failed if exchange.filters_bodies.get() => Some(Outcome::Own(Why::FilterFailed)),
+        Event::Failed => {
+            // Another request killed the VM. This one has been steered, and nothing of it is left for the filter to do but
+            // to see the answer: that one request fails is enough.
+            exchange.filters.borrow_mut().take();
+            None
+        }
         Event::RequestResumed(_) | Event::ResponseResumed(_) => None,
     }
 }
