@@ -23,7 +23,6 @@ const PLUGIN_CONFIGURATION: u32 = 7;
 /// Levels of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
-    Info = 2,
     Warn = 3,
     Error = 4,
 }

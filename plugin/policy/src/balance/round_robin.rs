@@ -215,8 +215,8 @@ mod tests {
     #[test]
     fn begins_later_in_the_round_in_another_slot() {
         let rounds = "ABAABABAABAABABA";
-        for start in 0..9 {
-            let mut group = Group::starting(Algorithm::RoundRobin, &[5, 3], start as u32);
+        for (start, slot) in (0..9).zip(0_u32..) {
+            let mut group = Group::starting(Algorithm::RoundRobin, &[5, 3], slot);
             let from = start % 8;
             assert_eq!(
                 letters(&group.picks(8)),

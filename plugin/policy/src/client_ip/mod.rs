@@ -125,7 +125,7 @@ fn last_token(line: &[u8]) -> (Option<&[u8]>, &[u8]) {
             .take_while(|byte| is_separator(byte))
             .count();
     let tail = tail.get(..kept).unwrap_or_default();
-    match tail.iter().rposition(|byte| is_separator(byte)) {
+    match tail.iter().rposition(is_separator) {
         Some(position) => {
             // `position` counts from the second byte: the separator itself is left out on both sides.
             (

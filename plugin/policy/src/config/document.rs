@@ -207,7 +207,8 @@ where
 {
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let path = error.path().to_string();
-        let path = if path == "." { String::new() } else { path };
+        // A dot is the root, and a question mark what could not be read at all.
+        let path = path.trim_end_matches(['?', '.']).to_owned();
         in_plain_words(path, &error.inner().to_string())
     })
 }

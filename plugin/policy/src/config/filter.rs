@@ -142,3 +142,86 @@ pub fn filter_configuration(listener: &ListenerIdentity, policy: &Value) -> Stri
     let policy = if policy.is_null() { &json!({}) } else { policy };
     json!({"schema": SCHEMA, "listener": identity, "secrets": [], "policy": policy}).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shop(weight: u32) -> Value {
+        let servers = json!([{"address": "10.0.0.1:80", "weight": weight}]);
+        json!({"pools": {"shop": {"servers": servers}}, "routes": [{"pool": "shop"}]})
+    }
+
+    #[test]
+    fn a_filter_reads_what_was_written_for_it() {
+        let listener = ListenerIdentity {
+            name: "web".to_owned(),
+            mode: Mode::Http,
+            pool: None,
+        };
+        let text = filter_configuration(&listener, &shop(1));
+        let filter = FilterConfig::from_json(text.as_bytes()).expect("accepted");
+        assert_eq!(filter.listener, listener);
+        assert_eq!(filter.policy.pools[0].name, "shop");
+        assert!(
+            FilterConfig::from_json(filter_configuration(&listener, &Value::Null).as_bytes())
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_filter_says_what_is_wrong_with_its_text() {
+        let listener = |mode, pool| ListenerIdentity {
+            name: "web".to_owned(),
+            mode,
+            pool,
+        };
+        let tcp = filter_configuration(&listener(Mode::Tcp, Some("db".to_owned())), &shop(1));
+        let pooled = filter_configuration(&listener(Mode::Http, Some("shop".to_owned())), &shop(1));
+        let wrong = filter_configuration(&listener(Mode::Http, None), &shop(0));
+        let rows: [(&[u8], &str, &str); 10] = [
+            (b"", "", "found nothing"),
+            (b"{", "", ""),
+            (
+                b"\x0a\x0c\x0a\x06schema\x12\x02\x10\x01",
+                "",
+                "google.protobuf.StringValue",
+            ),
+            (b"\n{\"schema\":1}", "", "the key `listener` is required"),
+            (
+                br#"{"schema":2,"listener":{"name":"web"},"policy":{}}"#,
+                "schema",
+                "expected 1, found 2",
+            ),
+            (
+                br#"{"schema":1,"listener":{"name":"web"},"policy":{},"x":1}"#,
+                "x",
+                "unknown key",
+            ),
+            (
+                br#"{"schema":1,"listener":{"name":"evenkeel"},"policy":{}}"#,
+                "listener.name",
+                "reserved",
+            ),
+            (
+                tcp.as_bytes(),
+                "listener.mode",
+                "not served by this version",
+            ),
+            (pooled.as_bytes(), "listener.pool", "expected no pool"),
+            (
+                wrong.as_bytes(),
+                "policy.pools.shop.servers[0].weight",
+                "expected 1 to 65535",
+            ),
+        ];
+        for (text, path, said) in rows {
+            let error = FilterConfig::from_json(text).expect_err("refused");
+            assert_eq!(error.path, path, "{error}");
+            assert!(
+                error.message.contains(said),
+                "{error}: expected it to say {said:?}"
+            );
+        }
+    }
+}

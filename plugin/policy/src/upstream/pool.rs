@@ -28,7 +28,8 @@ pub struct Pool {
     by_hash: Vec<(u64, usize)>,
     /// Requests of other VMs in flight, by server.
     others: Vec<u32>,
-    others_read_ms: u64,
+    /// When they were read last.
+    others_read_ms: Option<u64>,
     members_key: Vec<u8>,
     members_version: Option<u64>,
     /// The slot, as far as turns know it.
@@ -107,7 +108,7 @@ impl Pool {
             primary: group(0, primaries),
             backup: group(primaries, servers.len().saturating_sub(primaries)),
             others: vec![0; servers.len()],
-            others_read_ms: 0,
+            others_read_ms: None,
             servers,
             by_hash,
             members_key: Members::key(&config.name),
@@ -278,13 +279,13 @@ impl Pool {
     /// Reads other VMs' load, unless that was done within [`LOAD_READ_INTERVAL_MS`].
     pub fn read_others(&mut self, now_ms: u64, slots: &Slots, data: &mut impl SharedData) {
         // A clock that went back reads again at once.
-        if now_ms
-            .checked_sub(self.others_read_ms)
-            .is_some_and(|elapsed| elapsed < LOAD_READ_INTERVAL_MS)
-        {
+        let elapsed_ms = self
+            .others_read_ms
+            .and_then(|read_ms| now_ms.checked_sub(read_ms));
+        if elapsed_ms.is_some_and(|elapsed_ms| elapsed_ms < LOAD_READ_INTERVAL_MS) {
             return;
         }
-        self.others_read_ms = now_ms;
+        self.others_read_ms = Some(now_ms);
         self.others.fill(0);
         for (slot, owner) in slots.others() {
             // Ends: a record has at most 255 chunks, and a pool's are no more than its servers need.
