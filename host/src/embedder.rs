@@ -84,8 +84,29 @@ pub trait HttpStream {
     fn clear_route_cache(&self) {}
     /// `set_envoy_filter_state`: what the embedder understands of it.
     fn set_filter_state(&self, path: &[u8], value: &[u8]) -> FilterStateOutcome;
+    /// Number of pairs of a map; worth overriding where it is known without counting.
+    fn count(&self, map: HeaderMap) -> usize {
+        let mut count = 0;
+        self.pairs(map, &mut |_, _| count += 1);
+        count
+    }
     /// Told when something happened outside a callback of this stream (a resume, a local reply, a close, a failed VM):
     /// the owner's task should call [`crate::http_filters::HttpFilters::poll_event`].
+    fn wake(&self);
+}
+
+/// One TCP connection as its owner sees it.
+pub trait TcpStream {
+    /// As [`HttpStream::attribute`].
+    fn attribute(&self, attribute: Attribute, answer: &mut dyn FnMut(Value<'_>)) -> bool;
+    /// As [`HttpStream::set_filter_state`]; `envoy.network.transport_socket.original_dst_address` steers the connection.
+    fn set_filter_state(&self, path: &[u8], value: &[u8]) -> FilterStateOutcome;
+    /// A foreign function that concerns this connection; `None`: [`Environment::foreign_function`] is asked next.
+    fn foreign_function(&self, _name: &[u8], _arguments: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+    /// Told when something happened outside a callback of this connection: the owner's task should call
+    /// [`crate::tcp_filters::TcpFilters::poll_event`].
     fn wake(&self);
 }
 
@@ -137,7 +158,11 @@ pub enum CallRefused {
 #[derive(Debug, Clone)]
 pub enum HttpCallOutcome {
     /// A response, also the 503 and 504 that the embedder makes of a refused connection and of a timeout before headers.
-    Response { headers: Pairs, body: Vec<u8>, trailers: Pairs },
+    Response {
+        headers: Pairs,
+        body: Vec<u8>,
+        trailers: Pairs,
+    },
     /// Reset or timeout in the middle of the body: the callback has no headers, no body.
     Reset,
 }
@@ -152,7 +177,12 @@ pub trait Environment {
     /// From now on, [`crate::Plugin::tick`] wants to be called so often; zero stops.
     fn set_tick_period(&self, root_context: u32, period: Duration);
     /// A foreign function that the host itself does not know. `None`: not found.
-    fn foreign_function(&self, stream: Option<&dyn HttpStream>, name: &[u8], arguments: &[u8]) -> Option<Vec<u8>>;
+    fn foreign_function(
+        &self,
+        stream: Option<&dyn HttpStream>,
+        name: &[u8],
+        arguments: &[u8],
+    ) -> Option<Vec<u8>>;
     /// The VM trapped or overran its deadline; it is dead. Called once, after every stream on it has been woken.
     fn failed(&self, failure: &crate::Failure);
 }

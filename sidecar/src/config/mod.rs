@@ -1,9 +1,26 @@
 //! The configuration file: as written ([`document`]), where each key stands ([`locate`]), and as valid ([`Config`]).
+//!
+//! Text → tree with places → JSON → [`Document`] → [`Config`]; the `policy` subtree goes to `evenkeel-policy` unchanged, here as in
+//! the filter. Every fault, whoever finds it, is told by the path of its key, and the tree knows line and column of that.
+
+pub mod document;
+pub mod fault;
+pub mod locate;
+pub mod tls;
+mod valid;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use evenkeel_policy::config::ConfigError;
+
+use self::document::{Document, Mapping};
+use self::fault::Collector;
+pub use self::fault::Faults;
+use self::locate::{FILE_BYTES_MAX, Position, Tree};
+use self::valid::Validator;
 
 /// A valid configuration, ready to run.
 #[derive(Debug, Clone)]
@@ -97,3 +114,107 @@ pub struct ExtraFilter {
     pub path: PathBuf,
     pub configuration: String,
 }
+
+impl Config {
+    /// Reads and checks the file; its certificates and filters too. No port is opened, nothing is written.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its place.
+    pub fn load(path: &Path) -> Result<Self, Faults> {
+        let whole = |message| Faults::one(path.to_owned(), Position::default(), message);
+        let size = std::fs::metadata(path)
+            .map_err(|error| whole(format!("cannot be read: {error}")))?
+            .len();
+        if size > FILE_BYTES_MAX as u64 {
+            return Err(whole(format!("is larger than {FILE_BYTES_MAX} bytes")));
+        }
+        let bytes =
+            std::fs::read(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+        let text = String::from_utf8(bytes).map_err(|_| whole("is not UTF-8 text".to_owned()))?;
+        Self::parse(path, &text)
+    }
+
+    /// The same for a text that stands, or could stand, at `path`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Faults> {
+        let tree =
+            Tree::parse(text).map_err(|(at, message)| Faults::one(path.to_owned(), at, message))?;
+        let mut faults = Collector::new(path.to_owned(), &tree);
+        let config = Self::from_tree(path, &tree, &mut faults);
+        match (config, faults.finish()) {
+            (Some(config), None) => Ok(config),
+            (_, Some(faults)) => Err(faults),
+            (None, None) => Err(Faults::one(
+                path.to_owned(),
+                Position::default(),
+                "cannot be used".to_owned(),
+            )),
+        }
+    }
+
+    /// `None` only after telling `faults` why.
+    fn from_tree(path: &Path, tree: &Tree, faults: &mut Collector<'_>) -> Option<Self> {
+        let json = match tree.to_json() {
+            serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
+            json => json,
+        };
+        let document: Document = match serde_path_to_error::deserialize(json) {
+            Ok(Mapping(document)) => document,
+            Err(error) => {
+                let place = error.path().to_string();
+                faults.serde(
+                    if place == "." { "" } else { &place },
+                    &error.inner().to_string(),
+                );
+                return None;
+            }
+        };
+        let folder = path.parent().map_or(PathBuf::new(), Path::to_owned);
+        let mut valid = Validator {
+            folder: &folder,
+            faults,
+        };
+        valid.unserved_document(&document);
+        let listeners = valid.listeners(document.listeners.as_deref());
+        let admin = valid.admin(document.admin.as_ref());
+        let workers = valid.workers(document.workers);
+        let timeouts = valid.timeouts(document.timeouts.as_ref());
+        let limits = valid.limits(document.limits.as_ref());
+        let access_log = valid.access_log(document.access_log.as_ref());
+        let filters = valid.filters(document.filters.as_deref());
+        let policy_json = document.policy.unwrap_or(serde_json::Value::Null);
+        let policy = policy(&policy_json)
+            .map_err(|error| faults.policy(error))
+            .ok()?;
+        Some(Self {
+            path: path.to_owned(),
+            listeners,
+            admin,
+            workers,
+            timeouts,
+            limits,
+            access_log,
+            filters,
+            policy,
+            policy_json,
+        })
+    }
+}
+
+/// What `evenkeel-policy` makes of the subtree; its errors are told by paths from the file's root.
+fn policy(json: &serde_json::Value) -> Result<evenkeel_policy::config::Config, ConfigError> {
+    let json = if json.is_null() {
+        serde_json::Value::Object(serde_json::Map::new())
+    } else {
+        json.clone()
+    };
+    let document = evenkeel_policy::config::Document::from_value(json);
+    document
+        .and_then(|document| evenkeel_policy::config::Config::from_document(&document))
+        .map_err(|error| error.within("policy"))
+}
+
+#[cfg(test)]
+mod tests;

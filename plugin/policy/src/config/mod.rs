@@ -1,37 +1,121 @@
 //! The `policy` subtree of the configuration file: as written ([`Document`]) and as valid ([`Config`]).
+//!
+//! Parse, don't validate: whoever holds a [`Config`] need not check anything again. Both the filter and the sidecar read the
+//! same subtree through here, so that they cannot disagree about what it says. Every error names the key by its path, what was
+//! expected there and what was found; a key that is understood but not served yet is refused, never ignored.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::balance::Algorithm;
+use crate::exchange::HeaderTemplates;
+use crate::routing::Router;
+
+pub use crate::client_ip::RealIp;
+
+pub mod units;
+
+mod addresses;
+mod document;
+mod filter;
+mod names;
+mod pools;
+mod real_ip;
+mod request_headers;
+mod routes;
+mod unserved;
+
+pub use document::Document;
+pub use filter::{FilterConfig, ListenerIdentity, Mode, filter_configuration};
+pub use names::{check_name, nearest};
+
+/// Most pools of one configuration.
+pub const POOLS_MAX: usize = 256;
+/// Most servers of one pool; the width of the eligibility masks.
+pub const SERVERS_MAX: usize = crate::balance::ServerMask::SERVERS_MAX;
+/// Most routes of one configuration; the width of the route sets.
+pub const ROUTES_MAX: usize = crate::routing::ROUTES_MAX;
+/// Most values in one list of a match (hosts, prefixes, …).
+pub const MATCH_VALUES_MAX: usize = 4_096;
+/// Most trusted networks.
+pub const TRUSTED_MAX: usize = 4_096;
+/// Most headers in `request_headers.set`.
+pub const HEADER_SETS_MAX: usize = 64;
+/// Largest configuration text of a filter, bytes.
+pub const CONFIGURATION_BYTES_MAX: usize = 8 << 20;
+
 /// What is wrong with a configuration, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{path}: {message}")]
+#[error("{}{message}", prefix(path))]
 pub struct ConfigError {
-    /// Path of the key from the root of what was parsed: `pools.shop.servers[0].weight`.
+    /// Path of the key from the root of what was parsed: `pools.shop.servers[0].weight`. Empty: the root itself.
     pub path: String,
     /// What was expected, and what was found.
     pub message: String,
 }
 
+impl ConfigError {
+    pub(crate) fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            message: message.into(),
+        }
+    }
+
+    /// The same error seen from further out: `within("policy")` makes `policy.pools.shop` of `pools.shop`.
+    #[must_use]
+    pub fn within(mut self, outer: &str) -> Self {
+        self.path = if self.path.is_empty() {
+            outer.to_owned()
+        } else if self.path.starts_with('[') {
+            format!("{outer}{}", self.path)
+        } else {
+            format!("{outer}.{}", self.path)
+        };
+        self
+    }
+}
+
+fn prefix(path: &str) -> String {
+    if path.is_empty() {
+        String::new()
+    } else {
+        format!("{path}: ")
+    }
+}
+
 /// A valid `policy` subtree.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Whose word on the client's address is taken; `None`: nobody's.
     pub real_ip: Option<RealIp>,
+    /// What is set in requests over the defaults.
+    pub request_headers: HeaderTemplates,
+    /// Which pool a request goes to.
+    pub router: Router,
+    /// The routes in order, in words, for people (`evenkeel check`).
+    pub routes: Vec<RouteSummary>,
     /// Pools by name, in the order of their names: an index into this is a pool's id for this configuration's life.
     pub pools: Vec<PoolConfig>,
-    // routes, request_headers: added by the routing and exchange modules
 }
 
-/// Whose word on the client's address is taken.
-#[derive(Debug, Clone)]
-pub struct RealIp {}
+/// One route in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteSummary {
+    /// Such as `host www.example.org or *.cdn.org, path /static* or *.css`; empty: every request.
+    pub condition: String,
+    /// Name of the pool.
+    pub pool: String,
+}
 
 /// One pool of servers.
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
     pub name: String,
+    pub algorithm: Algorithm,
+    /// In the order of the file; at least one, at most [`SERVERS_MAX`], at least one of them primary.
     pub servers: Vec<ServerConfig>,
     /// Further servers to try after the first: 0–7.
     pub retries: u8,
@@ -68,16 +152,59 @@ pub enum AdminState {
 }
 
 /// Idle connections to servers, per worker and endpoint.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {
     pub per_worker: u32,
     pub idle: Duration,
     pub requests: u32,
 }
 
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self {
+            per_worker: 64,
+            idle: Duration::from_secs(60),
+            requests: 10_000,
+        }
+    }
+}
+
 /// A pool's own timeouts, over the global ones.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolTimeouts {
     pub connect: Option<Duration>,
     pub response: Option<Duration>,
 }
+
+impl Config {
+    /// Makes a valid configuration of what was written, or says what is wrong first.
+    pub fn from_document(document: &Document) -> Result<Self, ConfigError> {
+        let pools = pools::pools(&document.pools)?;
+        let (router, summaries) = routes::routes(&document.routes, &pools)?;
+        Ok(Self {
+            real_ip: real_ip::real_ip(document.real_ip.as_ref())?,
+            request_headers: request_headers::request_headers(document.request_headers.as_ref())?,
+            router,
+            routes: summaries,
+            pools,
+        })
+    }
+
+    /// A pool's index by its name.
+    pub fn pool_index(&self, name: &str) -> Option<usize> {
+        self.pools
+            .binary_search_by(|pool| pool.name.as_str().cmp(name))
+            .ok()
+    }
+}
+
+impl TryFrom<&Document> for Config {
+    type Error = ConfigError;
+
+    fn try_from(document: &Document) -> Result<Self, ConfigError> {
+        Self::from_document(document)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! What holds for every method, and the small group of servers that the methods' own tests play with.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::contract::ENDPOINTS_MAX;
+
+/// Servers with weights, a method, and what a request knows.
+pub(super) struct Group {
+    balancer: Box<dyn Balancer>,
+    pub(super) eligible: ServerMask,
+    pub(super) in_flight: Vec<u32>,
+    pub(super) client: Option<IpAddr>,
+    random: Sequence,
+}
+
+impl Group {
+    pub(super) fn new(algorithm: Algorithm, weights: &[u16]) -> Self {
+        Self::starting(algorithm, weights, 0)
+    }
+
+    pub(super) fn starting(algorithm: Algorithm, weights: &[u16], start: u32) -> Self {
+        let shares: Vec<Share> = weights
+            .iter()
+            .map(|weight| Share {
+                weight: *weight,
+                max_fails: 0,
+            })
+            .collect();
+        let eligible = ServerMask::first(weights.len());
+        let mut balancer = algorithm.build();
+        balancer.rebuild(&shares, &eligible, start);
+        let client = Some(IpAddr::from([192, 0, 2, 1]));
+        Self {
+            balancer,
+            eligible,
+            in_flight: vec![0; weights.len()],
+            client,
+            random: Sequence::new(7),
+        }
+    }
+
+    fn ask(&mut self, limit: usize, advance: Advance) -> Vec<usize> {
+        let facts = Facts {
+            client: self.client,
+            hash_key: b"",
+        };
+        let mut choices = Choices::with_limit(limit);
+        let mut question = Question {
+            eligible: self.eligible,
+            in_flight: &self.in_flight,
+            facts: &facts,
+            random: &mut self.random,
+            advance,
+        };
+        self.balancer.pick(&mut question, &mut choices);
+        choices.iter().collect()
+    }
+
+    /// One request's list.
+    pub(super) fn choose(&mut self, limit: usize) -> Vec<usize> {
+        self.ask(limit, Advance::First)
+    }
+
+    /// The first choices of as many requests.
+    pub(super) fn picks(&mut self, count: usize) -> Vec<usize> {
+        (0..count).flat_map(|_| self.choose(1)).collect()
+    }
+
+    /// Tells that the entry at `place` was used after those before it.
+    pub(super) fn charge_used(&mut self, choices: &[usize], place: usize) {
+        let mut tried = ServerMask::default();
+        choices[..place]
+            .iter()
+            .for_each(|server| tried.insert(*server));
+        self.balancer.charge(&Charge::Used {
+            server: choices[place],
+            tried,
+            eligible: self.eligible,
+        });
+    }
+}
+
+pub(super) fn letters(servers: &[usize]) -> String {
+    servers
+        .iter()
+        .map(|server| char::from(b'A' + u8::try_from(*server).unwrap()))
+        .collect()
+}
+
+#[test]
+fn picks_none_if_and_only_if_none_is_eligible_and_only_eligible_ones_once() {
+    for algorithm in Algorithm::ALL {
+        for subset in 0u32..64 {
+            for limit in 1..=ENDPOINTS_MAX {
+                let mut group = Group::new(algorithm, &[5, 1, 3, 1, 65_535, 2]);
+                group.in_flight = vec![1, 0, 7, 0, 100, 2];
+                group.eligible = ServerMask::default();
+                (0..6)
+                    .filter(|server| subset >> server & 1 == 1)
+                    .for_each(|server| group.eligible.insert(server));
+                for advance in [Advance::First, Advance::Nothing, Advance::First] {
+                    let choices = group.ask(limit, advance);
+                    let what = format!(
+                        "{algorithm:?}, eligible {subset:06b}, at most {limit}: {choices:?}"
+                    );
+                    assert_eq!(
+                        choices.len(),
+                        limit.min(subset.count_ones() as usize),
+                        "{what}"
+                    );
+                    assert!(
+                        choices
+                            .iter()
+                            .all(|server| group.eligible.contains(*server)),
+                        "{what}"
+                    );
+                    assert_eq!(
+                        choices.iter().collect::<BTreeSet<_>>().len(),
+                        choices.len(),
+                        "{what}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn those_that_stand_by_move_nothing() {
+    for algorithm in Algorithm::ALL
+        .into_iter()
+        .filter(|algorithm| *algorithm != Algorithm::RandomTwo)
+    {
+        let (mut plain, mut looking) = (
+            Group::new(algorithm, &[5, 3, 2]),
+            Group::new(algorithm, &[5, 3, 2]),
+        );
+        for _ in 0..50 {
+            looking.ask(3, Advance::Nothing);
+            assert_eq!(plain.choose(1)[..], looking.choose(3)[..1], "{algorithm:?}");
+        }
+    }
+}
+
+#[test]
+fn weights_are_shares_in_the_long_run() {
+    // ip_hash promises it over clients, the others over requests. random_two promises it only as far as servers are busy: among
+    // idle ones the second of two different draws wins.
+    for algorithm in Algorithm::ALL
+        .into_iter()
+        .filter(|algorithm| *algorithm != Algorithm::RandomTwo)
+    {
+        let weights = [5, 3, 2];
+        let mut group = Group::new(algorithm, &weights);
+        let mut counts = [0_i32; 3];
+        for request in 0_u32..10_000 {
+            group.client = Some(IpAddr::from((request << 8).to_be_bytes()));
+            group
+                .choose(1)
+                .into_iter()
+                .for_each(|server| counts[server] += 1);
+        }
+        for (count, weight) in counts.iter().zip(weights) {
+            assert!(
+                (count - i32::from(weight) * 1_000).abs() <= 200,
+                "{algorithm:?}: {counts:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_group_without_servers_has_no_answer() {
+    for algorithm in Algorithm::ALL {
+        let mut group = Group::new(algorithm, &[]);
+        group.eligible = ServerMask::first(3);
+        assert_eq!(group.choose(3), [0; 0], "{algorithm:?}");
+    }
+}
+
+#[test]
+fn any_history_leaves_the_laws_standing() {
+    let steps = proptest::collection::vec((any::<u8>(), 0u32..200, 1usize..=8), 1..60);
+    proptest!(|(weights in proptest::collection::vec(1u16.., 1..9), steps in steps)| {
+        for algorithm in Algorithm::ALL {
+            let mut group = Group::new(algorithm, &weights);
+            for (subset, busy, limit) in &steps {
+                group.eligible = ServerMask::default();
+                (0..weights.len()).filter(|server| subset >> server & 1 == 1).for_each(|server| group.eligible.insert(server));
+                group.in_flight = (0..).map(|server: u32| busy * server % 7).take(weights.len()).collect();
+                let choices = group.choose(*limit);
+                prop_assert_eq!(choices.len(), group.eligible.count().min(*limit));
+                prop_assert!(choices.iter().all(|server| group.eligible.contains(*server)));
+                for place in 1..choices.len() {
+                    group.charge_used(&choices, place);
+                    group.balancer.charge(&Charge::Failed { server: choices[place - 1] });
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,267 @@
+//! Pools and their servers.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::addresses::server_address;
+use super::document::{KeepaliveDocument, Named, PoolDocument, ServerDocument, TimeoutsDocument};
+use super::names::check_name;
+use super::units::parse_duration;
+use super::unserved::{NOT_SERVED, refuse};
+use super::{
+    AdminState, ConfigError, Keepalive, POOLS_MAX, PoolConfig, PoolTimeouts, SERVERS_MAX,
+    ServerConfig, Tier,
+};
+use crate::balance::Algorithm;
+use crate::contract::ENDPOINTS_MAX;
+use crate::upstream::id_hash;
+
+/// Servers tried after the first, unless stated.
+const RETRIES_DEFAULT: u8 = 2;
+/// Most connections kept per worker and endpoint.
+const KEEPALIVE_MAX: u64 = 65_535;
+
+/// The pools, in the order of their names.
+pub(super) fn pools(document: &Named<PoolDocument>) -> Result<Vec<PoolConfig>, ConfigError> {
+    if document.0.len() > POOLS_MAX {
+        return Err(ConfigError::new(
+            "pools",
+            format!(
+                "expected at most {POOLS_MAX} pools, found {}",
+                document.0.len()
+            ),
+        ));
+    }
+    document
+        .0
+        .iter()
+        .map(|(name, pool)| one_pool(name, pool))
+        .collect()
+}
+
+fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigError> {
+    let path = format!("pools.{name}");
+    check_name(name).map_err(|message| ConfigError::new(&path, message))?;
+    refuse_what_is_not_served(&path, document)?;
+    let algorithm = match &document.balance {
+        None => Algorithm::default(),
+        Some(text) => Algorithm::from_name(text)
+            .map_err(|message| ConfigError::new(format!("{path}.balance"), message))?,
+    };
+    let servers = servers(&path, document, algorithm)?;
+    let retries = match document.retries {
+        None => RETRIES_DEFAULT,
+        Some(retries) => u8::try_from(retries)
+            .ok()
+            .filter(|retries| usize::from(*retries) < ENDPOINTS_MAX)
+            .ok_or_else(|| {
+                ConfigError::new(
+                    format!("{path}.retries"),
+                    format!("expected 0 to {}, found {retries}", ENDPOINTS_MAX - 1),
+                )
+            })?,
+    };
+    Ok(PoolConfig {
+        name: name.to_owned(),
+        algorithm,
+        servers,
+        retries,
+        keepalive: keepalive(&format!("{path}.keepalive"), document.keepalive.as_ref())?,
+        timeouts: timeouts(&format!("{path}.timeouts"), document.timeouts.as_ref())?,
+    })
+}
+
+fn refuse_what_is_not_served(path: &str, pool: &PoolDocument) -> Result<(), ConfigError> {
+    match pool.mode.as_deref() {
+        None | Some("http") => {}
+        Some("tcp") => {
+            return Err(ConfigError::new(
+                format!("{path}.mode"),
+                format!("`tcp` is {NOT_SERVED}"),
+            ));
+        }
+        Some(other) => {
+            return Err(ConfigError::new(
+                format!("{path}.mode"),
+                format!("expected http or tcp, found `{other}`"),
+            ));
+        }
+    }
+    let keys = [
+        ("hash_key", &pool.hash_key),
+        ("health", &pool.health),
+        ("sticky", &pool.sticky),
+        ("panic_below", &pool.panic_below),
+        ("queue", &pool.queue),
+        ("protocol", &pool.protocol),
+        ("role", &pool.role),
+        ("greeting_timeout", &pool.greeting_timeout),
+        ("writer_wait", &pool.writer_wait),
+        ("on_down", &pool.on_down),
+        ("proxy_protocol", &pool.proxy_protocol),
+    ];
+    keys.into_iter()
+        .try_for_each(|(key, value)| refuse(&format!("{path}.{key}"), value.as_ref()))
+}
+
+fn servers(
+    path: &str,
+    pool: &PoolDocument,
+    algorithm: Algorithm,
+) -> Result<Vec<ServerConfig>, ConfigError> {
+    let path = format!("{path}.servers");
+    let documents = pool.servers.as_deref().unwrap_or_default();
+    if documents.is_empty() {
+        return Err(ConfigError::new(path, "expected at least one server"));
+    }
+    if documents.len() > SERVERS_MAX {
+        return Err(ConfigError::new(
+            path,
+            format!(
+                "expected at most {SERVERS_MAX} servers, found {}",
+                documents.len()
+            ),
+        ));
+    }
+    let mut servers = Vec::with_capacity(documents.len());
+    let (mut ids, mut hashes, mut addresses) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for (index, document) in documents.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let server = one_server(&path, document, algorithm)?;
+        if !addresses.insert(server.address) {
+            return Err(ConfigError::new(
+                format!("{path}.address"),
+                format!("`{}` is in this pool twice", server.address),
+            ));
+        }
+        // Other VMs' load is found by the hash of the id: two ids with one hash would be one server to them.
+        if !ids.insert(server.id.clone()) || !hashes.insert(id_hash(&server.id)) {
+            return Err(ConfigError::new(
+                format!("{path}.id"),
+                format!("`{}` is in this pool twice", server.id),
+            ));
+        }
+        servers.push(server);
+    }
+    if servers.iter().all(|server| server.tier == Tier::Backup) {
+        return Err(ConfigError::new(
+            path,
+            "expected at least one server that is not a backup",
+        ));
+    }
+    Ok(servers)
+}
+
+fn one_server(
+    path: &str,
+    document: &ServerDocument,
+    algorithm: Algorithm,
+) -> Result<ServerConfig, ConfigError> {
+    let address = server_address(&document.address)
+        .map_err(|message| ConfigError::new(format!("{path}.address"), message))?;
+    let id = match &document.id {
+        None => address.to_string(),
+        Some(id) => {
+            check_name(id).map_err(|message| ConfigError::new(format!("{path}.id"), message))?;
+            id.clone()
+        }
+    };
+    let weight = match document.weight {
+        None => 1,
+        Some(0) => {
+            let message = "expected 1 to 65535, found 0; to take a server out use `down: true`";
+            return Err(ConfigError::new(format!("{path}.weight"), message));
+        }
+        Some(weight) => u16::try_from(weight).map_err(|_| {
+            ConfigError::new(
+                format!("{path}.weight"),
+                format!("expected 1 to 65535, found {weight}"),
+            )
+        })?,
+    };
+    let tier = if document.backup == Some(true) {
+        Tier::Backup
+    } else {
+        Tier::Primary
+    };
+    if tier == Tier::Backup && !algorithm.allows_backup() {
+        let message = format!("`{}` knows no backup servers", algorithm.name());
+        return Err(ConfigError::new(format!("{path}.backup"), message));
+    }
+    let keys = [
+        ("max_fails", &document.max_fails),
+        ("fail_timeout", &document.fail_timeout),
+        ("max_conns", &document.max_conns),
+        ("slow_start", &document.slow_start),
+    ];
+    for (key, value) in keys {
+        refuse(&format!("{path}.{key}"), value.as_ref())?;
+    }
+    let admin = if document.down == Some(true) {
+        AdminState::Down
+    } else {
+        AdminState::Ready
+    };
+    Ok(ServerConfig {
+        id,
+        address,
+        weight,
+        tier,
+        admin,
+    })
+}
+
+fn keepalive(path: &str, document: Option<&KeepaliveDocument>) -> Result<Keepalive, ConfigError> {
+    let mut keepalive = Keepalive::default();
+    let Some(document) = document else {
+        return Ok(keepalive);
+    };
+    if let Some(per_worker) = document.per_worker {
+        let kept = u32::try_from(per_worker)
+            .ok()
+            .filter(|_| per_worker <= KEEPALIVE_MAX);
+        keepalive.per_worker = kept.ok_or_else(|| {
+            ConfigError::new(
+                format!("{path}.per_worker"),
+                format!("expected 0 to {KEEPALIVE_MAX}, found {per_worker}"),
+            )
+        })?;
+    }
+    if let Some(idle) = &document.idle {
+        keepalive.idle = positive(&format!("{path}.idle"), idle)?;
+    }
+    if let Some(requests) = document.requests {
+        let served = u32::try_from(requests)
+            .ok()
+            .filter(|requests| *requests > 0);
+        keepalive.requests = served.ok_or_else(|| {
+            ConfigError::new(
+                format!("{path}.requests"),
+                format!("expected 1 to {}, found {requests}", u32::MAX),
+            )
+        })?;
+    }
+    Ok(keepalive)
+}
+
+fn timeouts(path: &str, document: Option<&TimeoutsDocument>) -> Result<PoolTimeouts, ConfigError> {
+    let Some(document) = document else {
+        return Ok(PoolTimeouts::default());
+    };
+    let read = |key: &str, text: &Option<String>| match text {
+        None => Ok(None),
+        Some(text) => positive(&format!("{path}.{key}"), text).map(Some),
+    };
+    Ok(PoolTimeouts {
+        connect: read("connect", &document.connect)?,
+        response: read("response", &document.response)?,
+    })
+}
+
+fn positive(path: &str, text: &str) -> Result<Duration, ConfigError> {
+    match parse_duration(text) {
+        Ok(duration) if duration.is_zero() => Err(ConfigError::new(path, "expected more than 0")),
+        Ok(duration) => Ok(duration),
+        Err(message) => Err(ConfigError::new(path, message)),
+    }
+}

@@ -1,0 +1,396 @@
+//! From the head of a request to the ordered list of servers, and what its headers become.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::edits::Edits;
+use super::forwarded::{Peer, must_go};
+use super::template::{HeaderTemplates, Values, make_request_id};
+use crate::balance::{Choices, Facts};
+use crate::client_ip::{AddressHeader, RealIp, write_ip};
+use crate::config::Config;
+use crate::contract::{
+    EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
+};
+use crate::random::Sequence;
+use crate::routing::Router;
+use crate::upstream::{InFlight, Pool};
+
+const REAL_IP: &[u8] = b"x-real-ip";
+const FORWARDED_FOR: &[u8] = b"x-forwarded-for";
+const FORWARDED_PROTO: &[u8] = b"x-forwarded-proto";
+
+/// When the host may try the next server. `reset` also covers a server that breaks off in the middle of its work, which is only
+/// harmless to repeat for methods that may be repeated (RFC 9110 section 9.2.2).
+const RETRY_REPEATABLE: &[u8] = b"connect-failure,refused-stream,reset";
+const RETRY_UNSENT: &[u8] = b"connect-failure,refused-stream,reset-before-request";
+
+/// What a configuration says, with the state of its pools: one for each configuration of a VM.
+pub struct Policy {
+    real_ip: Option<RealIp>,
+    request_headers: HeaderTemplates,
+    makes_request_ids: MakesRequestIds,
+    router: Router,
+    pools: Vec<Pool>,
+    no_route: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MakesRequestIds {
+    IfMissing,
+    Never,
+}
+
+/// The head of a request: its peer, and its headers as pairs of lower-case name and value, pseudo-headers among them.
+#[derive(Debug, Clone)]
+pub struct Head<H> {
+    pub peer: Option<SocketAddr>,
+    pub pairs: H,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// No route matches: 404.
+    NoRoute,
+    /// No server of the pool is eligible: 503.
+    NoServer { pool: usize },
+    /// These servers of the pool, in this order.
+    Steered { pool: usize, choices: Choices },
+}
+
+/// What was decided, for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decided {
+    pub decision: Decision,
+    pub client: Option<IpAddr>,
+    /// A proxy asked for the reasons.
+    pub explain: Explain,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Explain {
+    Asked,
+    NotAsked,
+}
+
+/// What a request's headers say, in one pass.
+struct Noted<'a> {
+    method: &'a [u8],
+    path: &'a [u8],
+    host: &'a [u8],
+    scheme: &'a [u8],
+    request_id: Option<&'a [u8]>,
+    forwarded_proto: Option<&'a [u8]>,
+    forwarded_for: Present,
+    explain: Explain,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Present {
+    Yes,
+    No,
+}
+
+impl Policy {
+    /// `start` is the VM's slot (0 without one).
+    pub fn new(config: &Config, in_flight: &mut InFlight, start: u32) -> Self {
+        let needs_id = config
+            .request_headers
+            .iter()
+            .any(|(_, template)| template.needs_request_id());
+        Self {
+            real_ip: config.real_ip.clone(),
+            request_headers: config.request_headers.clone(),
+            makes_request_ids: if needs_id {
+                MakesRequestIds::IfMissing
+            } else {
+                MakesRequestIds::Never
+            },
+            router: config.router.clone(),
+            pools: config
+                .pools
+                .iter()
+                .map(|pool| Pool::new(pool, in_flight, start))
+                .collect(),
+            no_route: 0,
+        }
+    }
+
+    /// The pools, in the order of the configuration's.
+    pub fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
+    pub fn pools_mut(&mut self) -> &mut [Pool] {
+        &mut self.pools
+    }
+
+    /// Requests that no route matched, since it was asked last.
+    pub fn take_no_route(&mut self) -> u64 {
+        std::mem::take(&mut self.no_route)
+    }
+
+    /// Decides about a request, and writes into `edits` (cleared before) what its headers become. Allocates nothing once the
+    /// buffers have grown. `before_choice` is called with the pool before a server is chosen: the moment to look at other VMs.
+    pub fn decide<'a, H>(
+        &mut self,
+        head: &Head<H>,
+        random: &mut Sequence,
+        edits: &mut Edits,
+        before_choice: impl FnOnce(&mut Pool),
+    ) -> Decided
+    where
+        H: DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    {
+        edits.clear();
+        let peer_ip = head.peer.map(|peer| peer.ip().to_canonical());
+        let trust = self
+            .real_ip
+            .as_ref()
+            .zip(peer_ip)
+            .filter(|(real_ip, peer)| real_ip.trusted.contains(*peer));
+        let peer = if trust.is_some() {
+            Peer::Trusted
+        } else {
+            Peer::Stranger
+        };
+        let noted = self.note(head.pairs.clone(), peer, edits);
+        let client = match trust {
+            Some((real_ip, peer)) => {
+                let lines = head
+                    .pairs
+                    .clone()
+                    .filter(|(name, _)| *name == real_ip.header.name());
+                Some(real_ip.client(peer, lines.map(|(_, value)| value)))
+            }
+            None => peer_ip,
+        };
+        let decided = |decision| Decided {
+            decision,
+            client,
+            explain: noted.explain,
+        };
+        let Some(pool_index) = self.router.pool(noted.host, noted.path, noted.method) else {
+            self.no_route += 1;
+            return decided(Decision::NoRoute);
+        };
+        let Some(pool) = self.pools.get_mut(pool_index) else {
+            return decided(Decision::NoRoute);
+        };
+        before_choice(pool);
+        let choices = pool.choose(
+            &Facts {
+                client,
+                hash_key: b"",
+            },
+            random,
+        );
+        if choices.is_empty() {
+            return decided(Decision::NoServer { pool: pool_index });
+        }
+        self.tell_servers(&noted, head, (peer, peer_ip, client), random, edits);
+        if let Some(pool) = self.pools.get(pool_index) {
+            steer(pool, &choices, noted.method, edits);
+        }
+        decided(Decision::Steered {
+            pool: pool_index,
+            choices,
+        })
+    }
+
+    /// Why: for people, only when asked for. At most a few hundred bytes.
+    pub fn explain(&self, decided: &Decided, out: &mut Vec<u8>) {
+        out.clear();
+        let mut say = |text: &str| out.extend_from_slice(text.as_bytes());
+        let (pool, choices) = match decided.decision {
+            Decision::NoRoute => return say("no route matches"),
+            Decision::NoServer { pool } => (pool, None),
+            Decision::Steered { pool, choices } => (pool, Some(choices)),
+        };
+        let Some(pool) = self.pools.get(pool) else {
+            return;
+        };
+        say("pool ");
+        say(pool.name());
+        let Some(choices) = choices else {
+            return say(": no server is eligible");
+        };
+        say(": ");
+        say(pool.algorithm().name());
+        for (place, server) in choices.iter().enumerate() {
+            say(match place {
+                0 => " chose ",
+                1 => "; next ",
+                _ => ", ",
+            });
+            say(pool.id(server));
+            if place == 0 {
+                say(" of ");
+                say(&pool.len().to_string());
+            }
+        }
+    }
+
+    /// Reads the headers once, and marks for removal those that must not go on.
+    fn note<'a>(
+        &self,
+        pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        peer: Peer,
+        edits: &mut Edits,
+    ) -> Noted<'a> {
+        let mut noted = Noted {
+            method: b"",
+            path: b"",
+            host: b"",
+            scheme: b"",
+            request_id: None,
+            forwarded_proto: None,
+            forwarded_for: Present::No,
+            explain: Explain::NotAsked,
+        };
+        let address_header = self
+            .real_ip
+            .as_ref()
+            .and_then(|real_ip| match &real_ip.header {
+                AddressHeader::ForwardedFor => None,
+                AddressHeader::Named(name) => Some(name.as_slice()),
+            });
+        for (name, value) in pairs {
+            match name {
+                b":method" => noted.method = value,
+                b":path" => noted.path = value,
+                b":authority" => noted.host = value,
+                b":scheme" => noted.scheme = value,
+                b"x-request-id" if noted.request_id.is_none() => noted.request_id = Some(value),
+                // These are set or removed below, once.
+                REAL_IP => {}
+                FORWARDED_FOR => noted.forwarded_for = Present::Yes,
+                FORWARDED_PROTO => {
+                    if peer == Peer::Trusted && noted.forwarded_proto.is_none() {
+                        noted.forwarded_proto = Some(value);
+                    }
+                }
+                _ => {
+                    if name == EXPLAIN_HEADER.as_bytes() {
+                        noted.explain = Explain::Asked;
+                    }
+                    let removed = self
+                        .request_headers
+                        .iter()
+                        .any(|(known, template)| known == name && template.is_empty());
+                    // What is set anyway need not be removed before.
+                    let set = [
+                        STEERING_HEADER,
+                        POOL_HEADER,
+                        RETRY_ON_HEADER,
+                        MAX_RETRIES_HEADER,
+                    ];
+                    if removed
+                        || (must_go(name, peer, address_header)
+                            && !set.iter().any(|set| set.as_bytes() == name))
+                    {
+                        edits.remove(name);
+                    }
+                }
+            }
+        }
+        noted.scheme = if noted.scheme.eq_ignore_ascii_case(b"https") {
+            b"https"
+        } else {
+            b"http"
+        };
+        noted
+    }
+
+    /// X-Real-IP, X-Forwarded-For, X-Forwarded-Proto, and what the configuration sets.
+    fn tell_servers<'a, H>(
+        &self,
+        noted: &Noted<'a>,
+        head: &Head<H>,
+        (peer, peer_ip, client): (Peer, Option<IpAddr>, Option<IpAddr>),
+        random: &mut Sequence,
+        edits: &mut Edits,
+    ) where
+        H: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    {
+        let templates = &self.request_headers;
+        if !templates.names(REAL_IP) {
+            match client {
+                Some(client) => edits.set_with(REAL_IP, |out| write_ip(client, out)),
+                None => edits.remove(REAL_IP),
+            }
+        }
+        if !templates.names(FORWARDED_FOR) {
+            match peer_ip {
+                Some(peer_ip) => edits.set_with(FORWARDED_FOR, |out| {
+                    if peer == Peer::Trusted && noted.forwarded_for == Present::Yes {
+                        let lines = head
+                            .pairs
+                            .clone()
+                            .filter(|(name, _)| *name == FORWARDED_FOR);
+                        for (_, line) in lines.filter(|(_, line)| !line.is_empty()) {
+                            out.extend_from_slice(line);
+                            out.extend_from_slice(b", ");
+                        }
+                    }
+                    // The hop that was really there, never the address that was found for it.
+                    write_ip(peer_ip, out);
+                }),
+                None => edits.remove(FORWARDED_FOR),
+            }
+        }
+        if !templates.names(FORWARDED_PROTO) && noted.forwarded_proto.is_none() {
+            edits.set(FORWARDED_PROTO, noted.scheme);
+        }
+        let made = match (self.makes_request_ids, noted.request_id) {
+            (MakesRequestIds::IfMissing, None) => Some(make_request_id(random)),
+            _ => None,
+        };
+        let (host, scheme, request_id) = (noted.host, noted.scheme, noted.request_id);
+        let values = Values {
+            client,
+            peer: peer_ip,
+            host,
+            scheme,
+            request_id,
+            made_request_id: made,
+        };
+        for (name, template) in templates.iter() {
+            if !template.is_empty() {
+                edits.set_with(name, |out| template.write(&values, out));
+            } else if [REAL_IP, FORWARDED_FOR, FORWARDED_PROTO].contains(&name) {
+                edits.remove(name);
+            }
+        }
+    }
+}
+
+/// The headers that steer.
+fn steer(pool: &Pool, choices: &Choices, method: &[u8], edits: &mut Edits) {
+    edits.set_with(STEERING_HEADER.as_bytes(), |out| {
+        for (place, server) in choices.iter().enumerate() {
+            if place > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(pool.endpoint(server).as_bytes());
+        }
+    });
+    edits.set(POOL_HEADER.as_bytes(), pool.name().as_bytes());
+    let repeatable = matches!(
+        method,
+        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
+    );
+    edits.set(
+        RETRY_ON_HEADER.as_bytes(),
+        if repeatable {
+            RETRY_REPEATABLE
+        } else {
+            RETRY_UNSENT
+        },
+    );
+    // At most ENDPOINTS_MAX - 1, one digit.
+    let retries = u8::try_from(choices.len().saturating_sub(1))
+        .unwrap_or(0)
+        .min(9);
+    edits.set(MAX_RETRIES_HEADER.as_bytes(), &[b'0' + retries]);
+}

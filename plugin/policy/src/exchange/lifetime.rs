@@ -1,0 +1,133 @@
+//! A steered request from its decision to its end.
+//!
+//! It is in flight on the first server of its list until the response head, because nobody tells the filter of attempts in between;
+//! then on the server that answered. Whatever ends it, and however many callbacks tell so, it ends once.
+
+use super::Policy;
+use crate::balance::Choices;
+
+/// Where a request is.
+#[derive(Debug, Default)]
+pub enum Exchange {
+    /// Not steered: nothing to account for.
+    #[default]
+    Unsteered,
+    /// Sent to the servers of a list.
+    Steered {
+        pool: usize,
+        choices: Choices,
+        counted_on: usize,
+        head: HeadSeen,
+    },
+    Finished,
+}
+
+/// Whether the response head was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadSeen {
+    Yes,
+    NotYet,
+}
+
+/// What the host tells of the attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Servers tried, the last of which answered (or failed too); 0: none.
+    pub attempts: u64,
+    /// Whether the last one failed as well: the answer is the host's own.
+    pub last: LastAttempt,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastAttempt {
+    Answered,
+    Failed,
+}
+
+impl Exchange {
+    /// A request was just sent to a list that is not empty.
+    pub fn begun(policy: &mut Policy, pool: usize, choices: Choices) -> Self {
+        let counted_on = choices.get(0).unwrap_or(0);
+        if let Some(pool) = policy.pools_mut().get_mut(pool) {
+            pool.began(counted_on);
+        }
+        Self::Steered {
+            pool,
+            choices,
+            counted_on,
+            head: HeadSeen::NotYet,
+        }
+    }
+
+    /// The pool and the list of a request whose response head was not seen yet.
+    pub fn awaiting(&self) -> Option<(usize, Choices)> {
+        match self {
+            Self::Steered {
+                pool,
+                choices,
+                head: HeadSeen::NotYet,
+                ..
+            } => Some((*pool, *choices)),
+            _ => None,
+        }
+    }
+
+    /// The pool, and the server on which it is in flight.
+    pub fn in_flight_on(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Steered {
+                pool, counted_on, ..
+            } => Some((*pool, *counted_on)),
+            _ => None,
+        }
+    }
+
+    /// The response head is there. `answer` is `None` if the host was not asked. Only the first call counts. Returns the pool and
+    /// the servers between which the request moved, if it did.
+    pub fn answered(
+        &mut self,
+        policy: &mut Policy,
+        answer: Option<Answer>,
+    ) -> Option<(usize, [usize; 2])> {
+        let Self::Steered {
+            pool: pool_index,
+            choices,
+            counted_on,
+            head: head @ HeadSeen::NotYet,
+        } = self
+        else {
+            return None;
+        };
+        *head = HeadSeen::Yes;
+        let pool = policy.pools_mut().get_mut(*pool_index)?;
+        let answer = answer.filter(|answer| answer.attempts > 0)?;
+        let used = usize::try_from(answer.attempts)
+            .unwrap_or(usize::MAX)
+            .min(choices.len());
+        let failed = match answer.last {
+            LastAttempt::Answered => used.saturating_sub(1),
+            LastAttempt::Failed => used,
+        };
+        pool.charge(choices, used, failed);
+        let answered_by = choices.get(used.saturating_sub(1))?;
+        if answered_by == *counted_on {
+            return None;
+        }
+        pool.ended(*counted_on);
+        pool.began(answered_by);
+        let moved = [*counted_on, answered_by];
+        *counted_on = answered_by;
+        Some((*pool_index, moved))
+    }
+
+    /// It is over; every further call does nothing. Returns the pool and the server on which it was in flight.
+    pub fn finish(&mut self, policy: &mut Policy) -> Option<(usize, usize)> {
+        let was = std::mem::replace(self, Self::Finished).in_flight_on();
+        if let Some((pool, server)) = was
+            && let Some(pool) = policy.pools_mut().get_mut(pool)
+        {
+            pool.ended(server);
+        }
+        was
+    }
+}

@@ -1,0 +1,134 @@
+//! What an operator changes at run time, as the filter reads it from shared data.
+//!
+//! ```text
+//!   evenkeel/<pool>/members      1  version of this layout (1)     8  version of the content     2  servers
+//!   then per server: 1  length of its id, the id     1  admin state     2  weight
+//!                    1  kind of address (4, 6), its 4 or 16 bytes, 2  port                  (little-endian)
+//! ```
+//!
+//! Whoever writes it raises the version of the content; the filter reads it each tick and rebuilds the pool when it changed. A
+//! server that the configuration does not name is passed over; one that the record does not name stays as configured.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::config::SERVERS_MAX;
+
+const VERSION: u8 = 1;
+
+/// The content of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Members {
+    /// Changes with every change.
+    pub version: u64,
+    /// At most [`SERVERS_MAX`].
+    pub servers: Vec<Member>,
+}
+
+/// One server at run time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub id: String,
+    pub address: SocketAddr,
+    /// 1–65535.
+    pub weight: u16,
+    pub admin: AdminChange,
+}
+
+/// What an operator wants of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminChange {
+    Ready,
+    /// Nothing new; what is bound to it stays.
+    Drain,
+    /// Nothing at all.
+    Maint,
+}
+
+impl Members {
+    /// The key of a pool's record.
+    pub fn key(pool: &str) -> Vec<u8> {
+        format!("evenkeel/{pool}/members").into_bytes()
+    }
+
+    /// The version in a record, without reading the rest.
+    pub fn version_of(bytes: &[u8]) -> Option<u64> {
+        let (layout, rest) = bytes.split_first()?;
+        (*layout == VERSION).then_some(u64::from_le_bytes(*rest.first_chunk::<8>()?))
+    }
+
+    /// The record as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let servers = self.servers.get(..SERVERS_MAX).unwrap_or(&self.servers);
+        let mut out = vec![VERSION];
+        out.extend(self.version.to_le_bytes());
+        out.extend(u16::try_from(servers.len()).unwrap_or(0).to_le_bytes());
+        for server in servers {
+            let id = server.id.get(..usize::from(u8::MAX)).unwrap_or(&server.id);
+            out.push(u8::try_from(id.len()).unwrap_or(0));
+            out.extend(id.bytes());
+            out.push(match server.admin {
+                AdminChange::Ready => 0,
+                AdminChange::Drain => 1,
+                AdminChange::Maint => 2,
+            });
+            out.extend(server.weight.to_le_bytes());
+            match server.address.ip() {
+                IpAddr::V4(ip) => {
+                    out.push(4);
+                    out.extend(ip.octets());
+                }
+                IpAddr::V6(ip) => {
+                    out.push(6);
+                    out.extend(ip.octets());
+                }
+            }
+            out.extend(server.address.port().to_le_bytes());
+        }
+        out
+    }
+
+    /// Reads a record; `None` if it is none, to the last byte.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let version = Self::version_of(bytes)?;
+        let (count, mut rest) = bytes.get(9..)?.split_first_chunk::<2>()?;
+        let count = usize::from(u16::from_le_bytes(*count));
+        if count > SERVERS_MAX {
+            return None;
+        }
+        let mut servers = Vec::with_capacity(count);
+        for _ in 0..count {
+            servers.push(member(&mut rest)?);
+        }
+        rest.is_empty().then_some(Self { version, servers })
+    }
+}
+
+fn member(rest: &mut &[u8]) -> Option<Member> {
+    let length = usize::from(*rest.split_off_first()?);
+    let id = std::str::from_utf8(rest.split_off(..length)?)
+        .ok()?
+        .to_owned();
+    let admin = match rest.split_off_first()? {
+        0 => AdminChange::Ready,
+        1 => AdminChange::Drain,
+        2 => AdminChange::Maint,
+        _ => return None,
+    };
+    let weight = u16::from_le_bytes(array(rest)?);
+    let ip = match rest.split_off_first()? {
+        4 => IpAddr::V4(Ipv4Addr::from(array::<4>(rest)?)),
+        6 => IpAddr::V6(Ipv6Addr::from(array::<16>(rest)?)),
+        _ => return None,
+    };
+    let address = SocketAddr::new(ip, u16::from_le_bytes(array(rest)?));
+    (weight > 0).then_some(Member {
+        id,
+        address,
+        weight,
+        admin,
+    })
+}
+
+fn array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    rest.split_off(..N)?.try_into().ok()
+}

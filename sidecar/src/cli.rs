@@ -1,0 +1,149 @@
+//! The command line: what each command reads, calls and answers.
+//!
+//! Exit codes: 0 fine, 1 failed at run time, 2 the configuration or the command line is wrong.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Faults};
+use crate::run::{self, RunOptions, Wrong};
+use crate::{check, embedded, envoy};
+
+const FAILED: u8 = 1;
+const WRONG: u8 = 2;
+
+/// A load balancer for PHP web clusters whose policy is one WebAssembly filter, in stock Envoy and in its own proxy.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, arg_required_else_help = true)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy (SIGHUP reloads, SIGUSR1 reopens logs, SIGTERM drains and ends, a second one ends now)
+    Run(File),
+    /// Validate a configuration and say what it means
+    Check(File),
+    /// Write envoy.yaml and evenkeel.wasm, ready for a stock Envoy
+    Envoy {
+        #[command(flatten)]
+        file: File,
+        /// Folder to write into; made if it is not there
+        #[arg(short, long = "out", value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct File {
+    /// The configuration, YAML or JSON
+    #[arg(short, long = "config", value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Why a command did not succeed.
+enum Failure {
+    Wrong(Faults),
+    Failed(anyhow::Error),
+}
+
+impl From<Faults> for Failure {
+    fn from(faults: Faults) -> Self {
+        Self::Wrong(faults)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    run::log_to_stderr();
+    // clap prints help and its own errors, and ends with 0 or 2.
+    let outcome = match Line::parse().command {
+        Command::Run(file) => serve(&file.config),
+        Command::Check(file) => explain(&file.config),
+        Command::Envoy { file, out } => write_envoy(&file.config, &out),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(Failure::Wrong(faults)) => {
+            eprintln!("{faults}");
+            ExitCode::from(WRONG)
+        }
+        Err(Failure::Failed(error)) => {
+            eprintln!("evenkeel: {error:#}");
+            ExitCode::from(if error.is::<Wrong>() { WRONG } else { FAILED })
+        }
+    }
+}
+
+fn serve(path: &Path) -> Result<ExitCode, Failure> {
+    let config = Config::load(path)?;
+    let again = path.to_owned();
+    let load = move || Config::load(&again).map_err(|faults| faults.to_string());
+    let options = RunOptions {
+        load: Some(Box::new(load)),
+        ..RunOptions::default()
+    };
+    Ok(run::run(config, options)?)
+}
+
+fn explain(path: &Path) -> Result<ExitCode, Failure> {
+    print!("{}", check::explain(&Config::load(path)?));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_envoy(path: &Path, out: &Path) -> Result<ExitCode, Failure> {
+    let config = Config::load(path)?;
+    let written = envoy::write(&config, embedded::FILTER, out)?;
+    println!(
+        "wrote {} and {}",
+        written.envoy_yaml.display(),
+        written.wasm.display()
+    );
+    println!(
+        "start it with: envoy -c {} --concurrency {}",
+        written.envoy_yaml.display(),
+        config.workers
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Line::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_those_of_the_documentation() {
+        for line in [
+            &["run", "-c", "f"][..],
+            &["check", "-c", "f"],
+            &["envoy", "-c", "f", "-o", "d"],
+        ] {
+            assert!(
+                Line::try_parse_from([&["evenkeel"], line].concat()).is_ok(),
+                "{line:?}"
+            );
+        }
+        for line in [&["run"][..], &["envoy", "-c", "f"], &["ctl"], &["store"]] {
+            assert!(
+                Line::try_parse_from([&["evenkeel"], line].concat()).is_err(),
+                "{line:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The routes: Envoy goes where the filter says, `x-evenkeel-pool`, and retries as the filter says, by request headers.
+
+use std::time::Duration;
+
+use evenkeel_policy::contract::POOL_HEADER;
+
+use super::yaml::{quoted, seconds};
+use crate::config::Config;
+
+/// The longest silence that any pool allows.
+pub(super) fn longest_response(config: &Config) -> Duration {
+    let pools = config
+        .policy
+        .pools
+        .iter()
+        .filter_map(|pool| pool.timeouts.response);
+    pools
+        .chain([config.timeouts.response])
+        .max()
+        .unwrap_or(config.timeouts.response)
+}
+
+pub(super) fn render(config: &Config) -> String {
+    let mut out =
+        "name: pools\nvirtual_hosts:\n- name: all\n  domains: [ \"*\" ]\n  routes:\n".to_owned();
+    out.push_str("  # timeouts.tunnel: an upgraded connection may be silent for longer.\n");
+    let upgrade = "{ name: upgrade, string_match: { exact: websocket, ignore_case: true } }";
+    out.push_str(&route(
+        upgrade,
+        config.timeouts.tunnel,
+        Some(config.timeouts.tunnel),
+    ));
+    for pool in &config.policy.pools {
+        if let Some(response) = pool
+            .timeouts
+            .response
+            .filter(|response| *response != config.timeouts.response)
+        {
+            out.push_str(&format!(
+                "  # The response timeout of pool {}.\n",
+                pool.name
+            ));
+            let matcher = format!(
+                "{{ name: {POOL_HEADER}, string_match: {{ exact: {} }} }}",
+                quoted(&pool.name)
+            );
+            out.push_str(&route(&matcher, response, None));
+        }
+    }
+    out.push_str("  # timeout: never a total. per_try_idle_timeout: the longest silence of a server. The filter sets which failures are retried and how often.\n");
+    out.push_str(&route("", config.timeouts.response, None));
+    out
+}
+
+fn route(header: &str, silence: Duration, idle: Option<Duration>) -> String {
+    let headers = if header.is_empty() {
+        String::new()
+    } else {
+        format!(", headers: [ {header} ]")
+    };
+    let idle = idle.map_or(String::new(), |idle| {
+        format!("      idle_timeout: {}\n", seconds(idle))
+    });
+    format!(
+        "  - match: {{ prefix: \"/\"{headers} }}
+    route:
+      cluster_header: {POOL_HEADER}
+      timeout: 0s
+{idle}      retry_policy: {{ per_try_idle_timeout: {silence}, retry_back_off: {{ base_interval: 0.001s, max_interval: 0.01s }} }}
+",
+        silence = seconds(silence)
+    )
+}

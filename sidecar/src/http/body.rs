@@ -1,0 +1,293 @@
+//! Bodies on their way: the client's to the server, the server's to the client. Chunks are passed on as they come.
+
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::http::exchange::{BodyState, Exchange, Guard, Waiting, flags};
+use crate::upstream::connection::Connection;
+
+/// Why a body ended before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// The client sent more than `limits.body_bytes`, or went away.
+    Client,
+    /// The server closed, was silent too long, or sent nonsense.
+    Server,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Client => "the client's body ended early",
+            Self::Server => "the server's body ended early",
+        })
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// The request's body for one attempt. The body itself stays with the exchange, so that an attempt that never read of it leaves
+/// it whole for the next.
+pub(crate) enum UpstreamBody {
+    Empty,
+    Of(Rc<Exchange>),
+    Whole(Bytes),
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Of(exchange) => poll_request_body(exchange, cx),
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then_some(Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Of(exchange) => exchange.body_state.get() == BodyState::Ended,
+            Self::Whole(bytes) => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Of(exchange) => exchange
+                .body
+                .borrow()
+                .as_ref()
+                .map_or_else(SizeHint::default, Body::size_hint),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
+
+fn poll_request_body(
+    exchange: &Exchange,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    let mut slot = exchange.body.borrow_mut();
+    let Some(body) = slot.as_mut() else {
+        return Poll::Ready(None);
+    };
+    if exchange.body_state.get() == BodyState::Whole {
+        exchange.body_state.set(BodyState::Streaming);
+    }
+    let polled = Pin::new(&mut *body).poll_frame(cx);
+    if body.is_end_stream() || matches!(polled, Poll::Ready(None)) {
+        exchange.body_state.set(BodyState::Ended);
+    }
+    match polled {
+        Poll::Ready(Some(Ok(frame))) => {
+            if let Some(data) = frame.data_ref() {
+                let total = exchange
+                    .facts
+                    .request_bytes
+                    .get()
+                    .saturating_add(data.len() as u64);
+                exchange.facts.request_bytes.set(total);
+                let max = exchange.active.generation.config.limits.body_bytes;
+                if max != 0 && total > max {
+                    exchange.body_state.set(BodyState::TooLong);
+                    return Poll::Ready(Some(Err(Broken::Client)));
+                }
+            }
+            Poll::Ready(Some(Ok(without_illegal_trailers(frame))))
+        }
+        Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(Broken::Client))),
+        Poll::Ready(None) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// A response's body. The exchange ends when it goes.
+pub(crate) struct ResponseBody {
+    // Before `guard`: the connection goes back to its pool before the exchange is logged.
+    source: Source,
+    guard: Guard,
+}
+
+enum Source {
+    Upstream(Upstream),
+    Own(Bytes),
+}
+
+struct Upstream {
+    connection: Option<Box<Connection>>,
+    incoming: Incoming,
+    /// The end was seen.
+    is_complete: bool,
+}
+
+impl ResponseBody {
+    pub(crate) fn upstream(guard: Guard, connection: Box<Connection>, incoming: Incoming) -> Self {
+        guard.0.waiting.set(Waiting::ResponseBody);
+        let is_complete = incoming.is_end_stream();
+        Self {
+            source: Source::Upstream(Upstream {
+                connection: Some(connection),
+                incoming,
+                is_complete,
+            }),
+            guard,
+        }
+    }
+
+    pub(crate) fn own(guard: Guard, body: Bytes) -> Self {
+        Self {
+            source: Source::Own(body),
+            guard,
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = self.get_mut();
+        match &mut this.source {
+            Source::Own(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| {
+                    count(&this.guard.0, &bytes);
+                    Ok(Frame::data(bytes))
+                }))
+            }
+            Source::Upstream(upstream) => upstream.poll_frame(&this.guard.0, cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_empty(),
+            Source::Upstream(upstream) => upstream.is_complete || upstream.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Upstream(upstream) => upstream.incoming.size_hint(),
+        }
+    }
+}
+
+impl Upstream {
+    fn poll_frame(
+        &mut self,
+        exchange: &Rc<Exchange>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if self.is_complete {
+            return Poll::Ready(None);
+        }
+        exchange.attend(cx);
+        if exchange.take_overdue() {
+            exchange.facts.flag(flags::RESPONSE_TIMEOUT);
+            exchange.facts.detail("upstream_per_try_idle_timeout");
+            exchange.charge_failure();
+            return self.fail();
+        }
+        if let Some(connection) = self.connection.as_mut() {
+            connection.drive(cx);
+        }
+        // All that can have arrived has: see `Connection`.
+        match Pin::new(&mut self.incoming).poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    count(exchange, data);
+                }
+                self.is_complete = self.incoming.is_end_stream();
+                Poll::Ready(Some(Ok(without_illegal_trailers(frame))))
+            }
+            Poll::Ready(None) => {
+                self.is_complete = true;
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(_))) => {
+                exchange.facts.flag(flags::CONNECTION_TERMINATION);
+                exchange
+                    .facts
+                    .detail("upstream_reset_after_response_started{connection_termination}");
+                exchange.charge_failure();
+                self.fail()
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn fail(&mut self) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.connection = None;
+        Poll::Ready(Some(Err(Broken::Server)))
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        let exchange = &self.guard.0;
+        exchange.waiting.set(Waiting::Nothing);
+        let Source::Upstream(upstream) = &mut self.source else {
+            return;
+        };
+        let Some(connection) = upstream.connection.take() else {
+            return;
+        };
+        if upstream.is_complete || upstream.incoming.is_end_stream() {
+            exchange.active.give_back(exchange, connection);
+        } else {
+            // The client went away in the middle.
+            exchange.facts.flag(flags::CLIENT_GONE);
+            exchange.facts.detail("downstream_remote_disconnect");
+        }
+    }
+}
+
+fn count(exchange: &Exchange, data: &Bytes) {
+    exchange
+        .facts
+        .response_bytes
+        .set(exchange.facts.response_bytes.get() + data.len() as u64);
+}
+
+/// Trailers that frame or route a message are not passed on (RFC 9110 section 6.5.1).
+fn without_illegal_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            for name in [
+                "content-length",
+                "transfer-encoding",
+                "host",
+                "connection",
+                "te",
+                "trailer",
+                "upgrade",
+            ] {
+                trailers.remove(name);
+            }
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}

@@ -1,0 +1,224 @@
+//! HTTP calls that filters make: to a pool, to one exact server of a pool (`<pool>.check`).
+//!
+//! Outcomes are Envoy's: no connection or closed without an answer is a `503` response, no head in time a `504`, an end in
+//! the middle of the body a reset.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use evenkeel_host::embedder::{CallRefused, HttpCall, HttpCallOutcome, Pairs};
+use evenkeel_policy::contract::{CHECK_CLUSTER_SUFFIX, STEERING_HEADER};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt, Limited};
+
+use crate::generation::Server;
+use crate::http::body::UpstreamBody;
+use crate::upstream::connect::connect;
+use crate::worker::{Active, Worker};
+
+/// Calls in flight of one VM.
+const CALLS_MAX: usize = 1024;
+/// Largest response body.
+const BODY_MAX: usize = 64 * 1024;
+
+/// Starts a call; its outcome goes to the VM that is `vm` of this worker.
+pub(crate) fn start(
+    worker: &Rc<Worker>,
+    active: &Rc<Active>,
+    vm: u64,
+    in_flight: &Cell<usize>,
+    call: HttpCall,
+) -> Result<(), CallRefused> {
+    if in_flight.get() >= CALLS_MAX {
+        return Err(CallRefused::NoEndpoints);
+    }
+    let target = Target::find(active, &call)?;
+    let request = request(&call).ok_or(CallRefused::UnknownUpstream)?;
+    in_flight.set(in_flight.get() + 1);
+    worker.counters.filter_calls.add(1);
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        let outcome = perform(&worker, &target, request, &call).await;
+        if let Some(environment) = worker.environment(vm) {
+            environment
+                .calls_in_flight
+                .set(environment.calls_in_flight.get().saturating_sub(1));
+            if let Some(vm) = environment.vm() {
+                vm.http_call_done(call.token, outcome);
+            }
+        }
+    });
+    Ok(())
+}
+
+struct Target {
+    generation: Arc<crate::generation::Generation>,
+    pool: usize,
+    /// `None`: not a member, which a strict pool answers with 503.
+    server: Option<usize>,
+}
+
+impl Target {
+    fn find(active: &Rc<Active>, call: &HttpCall) -> Result<Self, CallRefused> {
+        let generation = &active.generation;
+        let steering = call
+            .headers
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(STEERING_HEADER.as_bytes()));
+        let (name, is_strict) = match call.upstream.strip_suffix(CHECK_CLUSTER_SUFFIX.as_bytes()) {
+            Some(name) => (name, true),
+            None => (call.upstream.as_slice(), false),
+        };
+        let number = generation
+            .pool_named(name)
+            .ok_or(CallRefused::UnknownUpstream)?;
+        let pool = generation
+            .pools
+            .get(number)
+            .ok_or(CallRefused::UnknownUpstream)?;
+        if pool.servers.is_empty() {
+            return Err(CallRefused::NoEndpoints);
+        }
+        let named = steering.and_then(|(_, list)| {
+            list.split(|&byte| byte == b',')
+                .find_map(|entry| pool.server_at(entry.trim_ascii()))
+        });
+        let server = if is_strict {
+            named
+        } else {
+            named.or_else(|| active.next_for_call(number))
+        };
+        Ok(Self {
+            generation: Arc::clone(generation),
+            pool: number,
+            server,
+        })
+    }
+
+    fn server(&self) -> Option<(&crate::generation::Pool, &Server)> {
+        let pool = self.generation.pools.get(self.pool)?;
+        Some((pool, pool.servers.get(self.server?)?))
+    }
+}
+
+/// `None`: without `:method`, `:path` or `:authority`, or with what is no HTTP.
+fn request(call: &HttpCall) -> Option<Request<UpstreamBody>> {
+    let (mut method, mut path, mut authority) = (None, None, None);
+    let mut headers = HeaderMap::new();
+    for (name, value) in &call.headers {
+        match name.as_slice() {
+            b":method" => method = Some(Method::from_bytes(value).ok()?),
+            b":path" => path = Some(PathAndQuery::try_from(value.as_slice()).ok()?),
+            b":authority" => authority = Some(HeaderValue::from_bytes(value).ok()?),
+            b":scheme" => {}
+            name if name == STEERING_HEADER.as_bytes() => {}
+            name => {
+                headers.append(
+                    HeaderName::from_bytes(name).ok()?,
+                    HeaderValue::from_bytes(value).ok()?,
+                );
+            }
+        }
+    }
+    headers.insert(HOST, authority?);
+    let body = if call.body.is_empty() {
+        UpstreamBody::Empty
+    } else {
+        UpstreamBody::Whole(Bytes::copy_from_slice(&call.body))
+    };
+    let mut request = Request::new(body);
+    *request.method_mut() = method?;
+    *request.uri_mut() = Uri::from(path?);
+    *request.headers_mut() = headers;
+    Some(request)
+}
+
+async fn perform(
+    worker: &Rc<Worker>,
+    target: &Target,
+    request: Request<UpstreamBody>,
+    call: &HttpCall,
+) -> HttpCallOutcome {
+    let Some((pool, server)) = target.server() else {
+        return made(503, "no healthy upstream");
+    };
+    let deadline = tokio::time::Instant::now() + call.timeout;
+    let connecting = connect(
+        server.address,
+        pool.connect_timeout.min(call.timeout),
+        &worker.clock,
+    );
+    let Ok(mut connection) = connecting.await else {
+        return made(
+            503,
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
+        );
+    };
+    let mut head = Box::pin(connection.send(request));
+    let response = std::future::poll_fn(|cx| connection.poll_response(head.as_mut(), cx));
+    let response = match tokio::time::timeout_at(deadline, response).await {
+        Err(_) => return made(504, "upstream request timeout"),
+        Ok(Err(_)) => {
+            return made(
+                503,
+                "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+            );
+        }
+        Ok(Ok(response)) => response,
+    };
+    let (parts, incoming) = response.into_parts();
+    let mut headers: Pairs = vec![(
+        b":status".to_vec(),
+        parts.status.as_str().as_bytes().to_vec(),
+    )];
+    headers.extend(
+        parts
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec())),
+    );
+    let mut collecting = Box::pin(Limited::new(incoming, BODY_MAX).collect());
+    let collected = std::future::poll_fn(|cx| {
+        connection.drive(cx);
+        collecting.as_mut().poll(cx)
+    });
+    match tokio::time::timeout_at(deadline, collected).await {
+        Ok(Ok(collected)) => {
+            let trailers = collected.trailers().map(pairs).unwrap_or_default();
+            HttpCallOutcome::Response {
+                headers,
+                body: collected.to_bytes().to_vec(),
+                trailers,
+            }
+        }
+        Ok(Err(_)) | Err(_) => HttpCallOutcome::Reset,
+    }
+}
+
+fn pairs(map: &HeaderMap) -> Pairs {
+    map.iter()
+        .map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec()))
+        .collect()
+}
+
+/// The response that Envoy makes when there is none.
+fn made(status: u16, text: &str) -> HttpCallOutcome {
+    let body = text.as_bytes().to_vec();
+    let headers = vec![
+        (b":status".to_vec(), status.to_string().into_bytes()),
+        (
+            b"content-length".to_vec(),
+            body.len().to_string().into_bytes(),
+        ),
+        (b"content-type".to_vec(), b"text/plain".to_vec()),
+    ];
+    HttpCallOutcome::Response {
+        headers,
+        body,
+        trailers: Vec::new(),
+    }
+}

@@ -1,0 +1,350 @@
+//! One request and its answer: everything that is known about it, from its head to its log line.
+//!
+//! An [`Exchange`] is shared by the task that serves it, the bodies that stream, the filters that read and change it (see
+//! [`crate::http::stream`]) and the janitor. All of them are on one thread; a field is borrowed only for as long as one call
+//! lasts. It ends exactly once: when its [`Guard`] is dropped, wherever that happens.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use evenkeel_host::http_filters::{Event, HttpFilters};
+use http::{HeaderMap, StatusCode};
+use hyper::body::Incoming;
+
+use crate::clock::{Ticks, is_over};
+use crate::counters::ServerCounters;
+use crate::http::client::Client;
+use crate::http::head::RequestHead;
+use crate::http::local_reply::Why;
+use crate::upstream::socket::Socket;
+use crate::worker::{Active, Worker};
+
+/// Bits of `response.flags`, as Envoy's `stream_info.h` numbers them.
+pub(crate) mod flags {
+    pub(crate) const NO_HEALTHY_UPSTREAM: u64 = 0x2;
+    pub(crate) const RESPONSE_TIMEOUT: u64 = 0x4;
+    pub(crate) const LOCAL_RESET: u64 = 0x8;
+    pub(crate) const UPSTREAM_RESET: u64 = 0x10;
+    pub(crate) const CONNECT_FAILURE: u64 = 0x20;
+    pub(crate) const CONNECTION_TERMINATION: u64 = 0x40;
+    pub(crate) const NO_ROUTE: u64 = 0x100;
+    pub(crate) const CLIENT_GONE: u64 = 0x4000;
+    pub(crate) const RETRIES_EXHAUSTED: u64 = 0x8000;
+    pub(crate) const IDLE_TIMEOUT: u64 = 0x10000;
+    pub(crate) const BAD_REQUEST: u64 = 0x20000;
+    pub(crate) const NO_POOL: u64 = 0x100_0000;
+}
+
+/// A response's head as filters see and change it.
+#[derive(Debug)]
+pub(crate) struct ResponseHead {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+}
+
+/// What the exchange waits for; the janitor looks at how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    Nothing,
+    /// A filter paused it, at this tick.
+    Filter(Ticks),
+    /// The server's response head.
+    ResponseHead,
+    /// The rest of the response.
+    ResponseBody,
+}
+
+/// How far the request's body has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyState {
+    /// Nothing was read of it: it can still go to another server.
+    Whole,
+    Streaming,
+    /// All was read (or there was none).
+    Ended,
+    /// Longer than `limits.body_bytes`.
+    TooLong,
+}
+
+/// One exchange.
+pub(crate) struct Exchange {
+    pub(crate) client: Rc<Client>,
+    /// The configuration it runs by, to its end.
+    pub(crate) active: Rc<Active>,
+    pub(crate) started: Instant,
+    started_tick: Ticks,
+    pub(crate) request: RefCell<RequestHead>,
+    pub(crate) request_trailers: RefCell<Option<HeaderMap>>,
+    pub(crate) response: RefCell<Option<ResponseHead>>,
+    pub(crate) response_trailers: RefCell<Option<HeaderMap>>,
+    pub(crate) filters: RefCell<Option<HttpFilters>>,
+    pub(crate) body: RefCell<Option<Incoming>>,
+    pub(crate) body_state: Cell<BodyState>,
+    pub(crate) facts: Facts,
+    /// The pool chosen, by its number in the generation.
+    pub(crate) pool: Cell<Option<usize>>,
+    /// The server that answers, or was tried last.
+    pub(crate) server: Cell<Option<usize>>,
+    /// The server's socket, while its activity counts.
+    pub(crate) socket: RefCell<Option<Rc<Socket>>>,
+    in_flight: RefCell<Option<Arc<ServerCounters>>>,
+    pub(crate) waiting: Cell<Waiting>,
+    /// Longest silence of the server, in ticks.
+    pub(crate) silence_max: Cell<Ticks>,
+    is_overdue: Cell<bool>,
+    is_woken: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    slot: Cell<usize>,
+    is_finished: Cell<bool>,
+}
+
+/// Figures and words for filters and the log.
+#[derive(Default)]
+pub(crate) struct Facts {
+    /// 0 until a response head is decided.
+    pub(crate) status: Cell<u16>,
+    pub(crate) attempts: Cell<u32>,
+    pub(crate) flags: Cell<u64>,
+    pub(crate) details: RefCell<Details>,
+    pub(crate) why: Cell<Option<Why>>,
+    pub(crate) transport_failure: RefCell<String>,
+    pub(crate) request_bytes: Cell<u64>,
+    pub(crate) response_bytes: Cell<u64>,
+    pub(crate) upstream: Cell<Option<std::net::SocketAddr>>,
+    pub(crate) upstream_local: Cell<Option<std::net::SocketAddr>>,
+    pub(crate) ready_after: Cell<Option<std::time::Duration>>,
+    pub(crate) ended: Cell<Option<Instant>>,
+}
+
+/// `response.code_details`.
+#[derive(Debug, Default)]
+pub(crate) enum Details {
+    #[default]
+    None,
+    Fixed(&'static str),
+    Told(String),
+}
+
+impl Details {
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::None => "",
+            Self::Fixed(text) => text,
+            Self::Told(text) => text,
+        }
+    }
+}
+
+impl Facts {
+    pub(crate) fn flag(&self, bits: u64) {
+        self.flags.set(self.flags.get() | bits);
+    }
+
+    pub(crate) fn detail(&self, details: &'static str) {
+        *self.details.borrow_mut() = Details::Fixed(details);
+    }
+}
+
+/// Ends the exchange when it goes.
+pub(crate) struct Guard(pub(crate) Rc<Exchange>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+impl Exchange {
+    /// Registers a new exchange with its worker and its connection.
+    pub(crate) fn begin(client: &Rc<Client>, request: RequestHead, body: Incoming) -> Guard {
+        let worker = &client.worker;
+        let body_state = if hyper::body::Body::is_end_stream(&body) {
+            BodyState::Ended
+        } else {
+            BodyState::Whole
+        };
+        let exchange = Rc::new(Self {
+            client: Rc::clone(client),
+            active: worker.active(),
+            started: Instant::now(),
+            started_tick: worker.clock.now(),
+            request: RefCell::new(request),
+            request_trailers: RefCell::new(None),
+            response: RefCell::new(None),
+            response_trailers: RefCell::new(None),
+            filters: RefCell::new(None),
+            body: RefCell::new((body_state == BodyState::Whole).then_some(body)),
+            body_state: Cell::new(body_state),
+            facts: Facts::default(),
+            pool: Cell::new(None),
+            server: Cell::new(None),
+            socket: RefCell::new(None),
+            in_flight: RefCell::new(None),
+            waiting: Cell::new(Waiting::Nothing),
+            silence_max: Cell::new(Ticks::MAX),
+            is_overdue: Cell::new(false),
+            is_woken: Cell::new(false),
+            waker: RefCell::new(None),
+            slot: Cell::new(0),
+            is_finished: Cell::new(false),
+        });
+        let slot = worker.exchanges.borrow_mut().insert(Rc::clone(&exchange));
+        exchange.slot.set(slot);
+        client.request_begins();
+        worker.counters.requests.add(1);
+        worker.counters.requests_in_flight.add(1);
+        Guard(exchange)
+    }
+
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.client.worker
+    }
+
+    /// Registers the task that [`Exchange::wake`] wakes.
+    pub(crate) fn attend(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Something happened outside the task's own polls.
+    pub(crate) fn wake(&self) {
+        self.is_woken.set(true);
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// What the filters did meanwhile, if anybody woke this exchange.
+    pub(crate) fn next_event(&self) -> Option<Event> {
+        if !self.is_woken.get() {
+            return None;
+        }
+        let event = self
+            .filters
+            .borrow_mut()
+            .as_mut()
+            .and_then(HttpFilters::poll_event);
+        if event.is_none() {
+            self.is_woken.set(false);
+        }
+        event
+    }
+
+    /// Whether the janitor found that a timeout is over; once.
+    pub(crate) fn take_overdue(&self) -> bool {
+        self.is_overdue.replace(false)
+    }
+
+    /// The janitor's look. `filter_pause_max` bounds how long a filter may hold an exchange.
+    pub(crate) fn check_timeout(&self, now: Ticks, filter_pause_max: Ticks) {
+        let (since, limit) = match self.waiting.get() {
+            Waiting::Nothing => return,
+            Waiting::Filter(since) => (since, filter_pause_max),
+            Waiting::ResponseHead => (self.socket_active(), self.silence_max.get()),
+            Waiting::ResponseBody => (
+                self.socket_active().max(self.client.since()),
+                self.silence_max.get(),
+            ),
+        };
+        if is_over(now, since, limit) {
+            self.is_overdue.set(true);
+            self.wake();
+        }
+    }
+
+    fn socket_active(&self) -> Ticks {
+        self.socket
+            .borrow()
+            .as_ref()
+            .map_or(self.started_tick, |socket| socket.active.get())
+    }
+
+    /// Moves the in-flight count to a server, or to none.
+    pub(crate) fn count_in_flight(&self, counters: Option<&Arc<ServerCounters>>) {
+        if let Some(counters) = counters {
+            counters.requests.add(1);
+            counters.in_flight.add(1);
+        }
+        let before = self.in_flight.replace(counters.cloned());
+        if let Some(before) = before {
+            before.in_flight.subtract(1);
+        }
+    }
+
+    /// Charges a failure to the server it is counted on.
+    pub(crate) fn charge_failure(&self) {
+        if let Some(counters) = self.in_flight.borrow().as_ref() {
+            counters.failures.add(1);
+        }
+    }
+
+    fn finish(&self) {
+        if self.is_finished.replace(true) {
+            return;
+        }
+        let worker = self.worker();
+        self.waiting.set(Waiting::Nothing);
+        self.facts.ended.set(Some(Instant::now()));
+        if self.facts.status.get() == 0 && self.facts.why.get().is_none() {
+            self.facts.flag(flags::CLIENT_GONE);
+            self.facts.detail("downstream_remote_disconnect");
+        }
+        self.count_in_flight(None);
+        let filters = self.filters.borrow_mut().take();
+        let mut client_ip = ClientIp::new();
+        if let Some(mut filters) = filters {
+            filters.published(
+                evenkeel_policy::contract::CLIENT_IP_PROPERTY,
+                &mut |value| client_ip.set(value),
+            );
+            filters.finish();
+        }
+        if let Some(log) = worker.log.borrow().as_ref() {
+            log.exchange(self, client_ip.text());
+        }
+        let class = usize::from(self.facts.status.get() / 100);
+        if let Some(counter) = worker.counters.responses.get(class) {
+            counter.add(1);
+        }
+        worker.counters.requests_in_flight.subtract(1);
+        worker.exchanges.borrow_mut().remove(self.slot.get());
+        self.client.request_ends();
+    }
+}
+
+/// The client's address as the filter found it: at most an IPv6 address with a zone.
+struct ClientIp {
+    bytes: [u8; ClientIp::LENGTH_MAX],
+    length: usize,
+}
+
+impl ClientIp {
+    const LENGTH_MAX: usize = 64;
+
+    const fn new() -> Self {
+        Self {
+            bytes: [0; Self::LENGTH_MAX],
+            length: 0,
+        }
+    }
+
+    fn set(&mut self, value: &[u8]) {
+        if let Some(room) = self.bytes.get_mut(..value.len()) {
+            room.copy_from_slice(value);
+            self.length = value.len();
+        }
+    }
+
+    fn text(&self) -> Option<&str> {
+        let text = std::str::from_utf8(self.bytes.get(..self.length)?).ok()?;
+        (!text.is_empty()).then_some(text)
+    }
+}

@@ -1,0 +1,110 @@
+//! An exchange's way through its filters: asking, waiting where one pauses, and what they decided.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use evenkeel_host::http_filters::{Event, HttpFilters, LocalReply, Verdict};
+
+use crate::http::exchange::{Exchange, Waiting};
+
+/// How long a request waits for a worker's filter to be replaced before it is answered 503.
+const REPLACEMENT_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// What filters said, once they all have.
+pub(crate) enum Passed {
+    Onward,
+    Reply(LocalReply),
+    Reset,
+    /// A filter's VM is dead.
+    Failed,
+    /// A filter held the exchange too long.
+    TimedOut,
+}
+
+/// Which way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Request,
+    Response,
+}
+
+/// Makes the exchange's filters, waiting a little while if the worker has none just now. `false`: there still are none.
+pub(crate) async fn begin(exchange: &Rc<Exchange>) -> bool {
+    let mut chain = exchange.active.chain(exchange.client.bind);
+    if chain.as_ref().is_none_or(|chain| chain.is_failed()) {
+        exchange.active.wait_for_filters(REPLACEMENT_WAIT_MAX).await;
+        chain = exchange.active.chain(exchange.client.bind);
+    }
+    let Some(chain) = chain.filter(|chain| !chain.is_failed()) else {
+        return false;
+    };
+    let stream: Rc<Exchange> = Rc::clone(exchange);
+    *exchange.filters.borrow_mut() = Some(HttpFilters::new(&chain, stream));
+    true
+}
+
+pub(crate) async fn request_headers(exchange: &Rc<Exchange>, is_end: bool) -> Passed {
+    let verdict = call(exchange, |filters| filters.request_headers(is_end));
+    settle(exchange, verdict, Direction::Request).await
+}
+
+pub(crate) async fn response_headers(exchange: &Rc<Exchange>, is_end: bool) -> Passed {
+    let verdict = call(exchange, |filters| filters.response_headers(is_end));
+    settle(exchange, verdict, Direction::Response).await
+}
+
+fn call(exchange: &Exchange, ask: impl FnOnce(&mut HttpFilters) -> Verdict) -> Verdict {
+    exchange
+        .filters
+        .borrow_mut()
+        .as_mut()
+        .map_or(Verdict::Continue, ask)
+}
+
+async fn settle(exchange: &Rc<Exchange>, mut verdict: Verdict, direction: Direction) -> Passed {
+    loop {
+        match verdict {
+            Verdict::Continue => return Passed::Onward,
+            Verdict::LocalReply(reply) => return Passed::Reply(reply),
+            Verdict::Reset => return Passed::Reset,
+            Verdict::Failed => return Passed::Failed,
+            Verdict::Pause => match resumed(exchange, direction).await {
+                Ok(next) => verdict = next,
+                Err(passed) => return passed,
+            },
+        }
+    }
+}
+
+/// Waits until a paused direction goes on.
+async fn resumed(exchange: &Rc<Exchange>, direction: Direction) -> Result<Verdict, Passed> {
+    exchange
+        .waiting
+        .set(Waiting::Filter(exchange.worker().clock.now()));
+    let outcome = poll_fn(|cx| {
+        exchange.attend(cx);
+        if exchange.take_overdue() {
+            return Poll::Ready(Err(Passed::TimedOut));
+        }
+        while let Some(event) = exchange.next_event() {
+            match event {
+                Event::RequestResumed(verdict) if direction == Direction::Request => {
+                    return Poll::Ready(Ok(verdict));
+                }
+                Event::ResponseResumed(verdict) if direction == Direction::Response => {
+                    return Poll::Ready(Ok(verdict));
+                }
+                Event::RequestResumed(_) | Event::ResponseResumed(_) => {}
+                Event::LocalReply(reply) => return Poll::Ready(Err(Passed::Reply(reply))),
+                Event::Reset => return Poll::Ready(Err(Passed::Reset)),
+                Event::Failed => return Poll::Ready(Err(Passed::Failed)),
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    exchange.waiting.set(Waiting::Nothing);
+    outcome
+}

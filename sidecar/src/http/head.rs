@@ -1,0 +1,232 @@
+//! A request's head, made fit for filters: checked, its authority in one place, cleared of what no client may say.
+
+use evenkeel_policy::contract;
+use http::header::{EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode, Uri, Version, request};
+
+use crate::http::hop_by_hop::{self, HopByHop};
+
+/// The head as filters see and change it. The authority is in `headers`, as `host`.
+#[derive(Debug)]
+pub(crate) struct RequestHead {
+    pub(crate) method: Method,
+    pub(crate) path: PathAndQuery,
+    pub(crate) version: Version,
+    pub(crate) headers: HeaderMap,
+}
+
+/// Why a request is refused before anything is done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Malformed {
+    pub(crate) status: StatusCode,
+    pub(crate) why: &'static str,
+}
+
+const fn bad(why: &'static str) -> Malformed {
+    Malformed {
+        status: StatusCode::BAD_REQUEST,
+        why,
+    }
+}
+
+/// Headers that steer: only filters may set them, and no server gets them.
+const STEERING: [&str; 6] = [
+    contract::STEERING_HEADER,
+    contract::POOL_HEADER,
+    contract::RETRY_ON_HEADER,
+    contract::MAX_RETRIES_HEADER,
+    contract::EXPLAIN_HEADER,
+    "x-envoy-original-dst-host",
+];
+/// Envoy's timeouts and retry budget by request.
+const STEERING_PREFIX: &str = "x-envoy-upstream-rq-";
+
+/// Whether only filters may set `name`, and no server gets it.
+pub(crate) fn is_steering(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    (name.starts_with("x-e") || name.starts_with("x-g"))
+        && (STEERING.contains(&name) || name.starts_with(STEERING_PREFIX))
+}
+
+impl RequestHead {
+    /// Takes what hyper parsed. Answers also what the hop-by-hop headers said.
+    pub(crate) fn new(parts: request::Parts) -> Result<(Self, HopByHop), (Self, Malformed)> {
+        let mut head = Self {
+            method: parts.method,
+            path: PathAndQuery::from_static("/"),
+            version: parts.version,
+            headers: parts.headers,
+        };
+        match head.check(parts.uri) {
+            Ok(hop_by_hop) => Ok((head, hop_by_hop)),
+            Err(malformed) => Err((head, malformed)),
+        }
+    }
+
+    fn check(&mut self, uri: Uri) -> Result<HopByHop, Malformed> {
+        let uri = uri.into_parts();
+        if let Some(path) = uri.path_and_query {
+            self.path = path;
+        } else if self.method == Method::OPTIONS {
+            self.path = PathAndQuery::from_static("*");
+        }
+        if self.method == Method::CONNECT {
+            return Err(Malformed {
+                status: StatusCode::METHOD_NOT_ALLOWED,
+                why: "CONNECT is not served",
+            });
+        }
+        if !self.path.as_str().starts_with('/') && self.path.as_str() != "*" {
+            return Err(bad("the request target is not a path"));
+        }
+        // RFC 9112 section 3.2: exactly one Host in HTTP/1.1. Section 3.2.2: the target's authority wins over it.
+        let hosts = self.headers.get_all(HOST).iter().count();
+        if hosts > 1 {
+            return Err(bad("more than one Host"));
+        }
+        if hosts == 0 && self.version == Version::HTTP_11 {
+            return Err(bad("no Host"));
+        }
+        if let Some(authority) = uri.authority {
+            let host =
+                HeaderValue::from_str(authority.as_str()).map_err(|_| bad("bad authority"))?;
+            self.headers.insert(HOST, host);
+        }
+        if self
+            .headers
+            .get(HOST)
+            .is_some_and(|host| !is_authority(host.as_bytes()))
+        {
+            return Err(bad("bad Host"));
+        }
+        if self.headers.keys().any(is_steering) {
+            let names: Vec<HeaderName> = self
+                .headers
+                .keys()
+                .filter(|name| is_steering(name))
+                .cloned()
+                .collect();
+            for name in names {
+                self.headers.remove(name);
+            }
+        }
+        let hop_by_hop = hop_by_hop::remove(&mut self.headers)
+            .map_err(|_| bad("too many names in Connection"))?;
+        if self
+            .headers
+            .get(EXPECT)
+            .is_some_and(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        {
+            return Err(Malformed {
+                status: StatusCode::EXPECTATION_FAILED,
+                why: "unknown expectation",
+            });
+        }
+        Ok(hop_by_hop)
+    }
+
+    /// RFC 9110 section 9.2.2: whether doing it twice is as good as once.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        matches!(
+            self.method,
+            Method::GET
+                | Method::HEAD
+                | Method::OPTIONS
+                | Method::PUT
+                | Method::DELETE
+                | Method::TRACE
+        )
+    }
+
+    pub(crate) fn host(&self) -> Option<&HeaderValue> {
+        self.headers.get(HOST)
+    }
+}
+
+/// What may stand in `Host`: no user, no path, no space, nothing that a log or a header could be broken with. Empty is allowed.
+fn is_authority(host: &[u8]) -> bool {
+    host.iter().all(|byte| {
+        byte.is_ascii_graphic()
+            && !matches!(
+                byte,
+                b'/' | b'\\' | b'@' | b'?' | b'#' | b',' | b'"' | b'<' | b'>'
+            )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(target: &str, headers: &[(&str, &str)]) -> request::Parts {
+        let mut builder = http::Request::builder().uri(target);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    #[track_caller]
+    fn check(target: &str, headers: &[(&str, &str)], expected: Result<&str, StatusCode>) {
+        let result = RequestHead::new(parts(target, headers));
+        match (result, expected) {
+            (Ok((head, _)), Ok(host)) => assert_eq!(head.host().unwrap(), host),
+            (Err((_, malformed)), Err(status)) => {
+                assert_eq!(malformed.status, status, "{}", malformed.why)
+            }
+            (result, expected) => panic!("{result:?} is not {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn one_authority_is_found_or_the_request_refused() {
+        check("/", &[("host", "a.example:80")], Ok("a.example:80"));
+        check(
+            "http://b.example/x",
+            &[("host", "a.example")],
+            Ok("b.example"),
+        );
+        check("/", &[], Err(StatusCode::BAD_REQUEST));
+        check(
+            "/",
+            &[("host", "a"), ("host", "a")],
+            Err(StatusCode::BAD_REQUEST),
+        );
+        check("/", &[("host", "a b")], Err(StatusCode::BAD_REQUEST));
+        check("/", &[("host", "evil@a")], Err(StatusCode::BAD_REQUEST));
+        check(
+            "/",
+            &[("host", "a"), ("expect", "tea")],
+            Err(StatusCode::EXPECTATION_FAILED),
+        );
+    }
+
+    #[test]
+    fn what_steers_is_taken_from_clients() {
+        let steering = [
+            "x-gateway-destination-endpoint",
+            "x-evenkeel-pool",
+            "x-evenkeel-explain",
+            "x-envoy-original-dst-host",
+            "x-envoy-retry-on",
+            "x-envoy-max-retries",
+            "x-envoy-upstream-rq-timeout-ms",
+            "x-envoy-upstream-rq-per-try-timeout-ms",
+        ];
+        let mut headers: Vec<(&str, &str)> =
+            steering.iter().map(|name| (*name, "10.0.0.1:80")).collect();
+        headers.extend([
+            ("host", "a"),
+            ("x-envoy-external-address", "1.2.3.4"),
+            ("x-evenkeel-else", "1"),
+        ]);
+        let (head, _) = RequestHead::new(parts("/", &headers)).unwrap();
+        let mut left: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(
+            left,
+            ["host", "x-envoy-external-address", "x-evenkeel-else"]
+        );
+    }
+}

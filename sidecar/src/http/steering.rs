@@ -1,0 +1,112 @@
+//! Where a request goes: the filter's two headers against the pools of the configuration.
+//!
+//! The rules are those of Envoy's `override_host` policy, in its strict form: the first value of the header counts; entries are
+//! tried in their order; entries that are no member of the pool are passed over; when nothing usable is left, nobody else
+//! is chosen. A server that is `down` counts as no member.
+
+use evenkeel_policy::contract::{
+    ENDPOINTS_MAX, MAX_RETRIES_HEADER, POOL_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
+};
+
+use crate::generation::{Generation, Pool};
+use crate::http::head::RequestHead;
+use crate::http::local_reply::Why;
+
+/// What to try, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) pool: usize,
+    servers: [usize; ENDPOINTS_MAX],
+    length: usize,
+    pub(crate) conditions: Conditions,
+    /// How many further servers may be tried.
+    pub(crate) retries_max: u32,
+}
+
+/// After which failures the next server is tried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Conditions {
+    /// The connection was refused or timed out.
+    pub(crate) connect_failure: bool,
+    /// The server closed before its response head.
+    pub(crate) reset: bool,
+    /// The same, only if nothing of the request had been sent.
+    pub(crate) reset_before_request: bool,
+}
+
+impl Plan {
+    pub(crate) fn server(&self, attempt: usize) -> Option<usize> {
+        self.servers.get(..self.length)?.get(attempt).copied()
+    }
+}
+
+/// Reads the headers that the filters left.
+pub(crate) fn plan(head: &RequestHead, generation: &Generation) -> Result<Plan, Why> {
+    let pool_name = head.headers.get(POOL_HEADER).ok_or(Why::NoRoute)?;
+    let number = generation
+        .pool_named(pool_name.as_bytes())
+        .ok_or(Why::UnknownPool)?;
+    let pool = generation.pools.get(number).ok_or(Why::UnknownPool)?;
+    let mut plan = Plan {
+        pool: number,
+        servers: [0; ENDPOINTS_MAX],
+        length: 0,
+        conditions: Conditions::default(),
+        retries_max: 0,
+    };
+    if let Some(list) = head.headers.get(STEERING_HEADER) {
+        plan.read_servers(list.as_bytes(), pool);
+    }
+    if plan.length == 0 {
+        return Err(Why::NoHealthyUpstream);
+    }
+    if plan.length > 1
+        && let Some(value) = head.headers.get(RETRY_ON_HEADER)
+    {
+        plan.conditions = read_conditions(value.as_bytes());
+        let max = head
+            .headers
+            .get(MAX_RETRIES_HEADER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        plan.retries_max = max.unwrap_or(1);
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    fn read_servers(&mut self, list: &[u8], pool: &Pool) {
+        for entry in list.split(|&byte| byte == b',').take(ENDPOINTS_MAX) {
+            let usable = pool.server_at(entry.trim_ascii()).filter(|&number| {
+                pool.servers
+                    .get(number)
+                    .is_some_and(|server| !server.is_down)
+            });
+            if let Some(number) = usable
+                && let Some(slot) = self.servers.get_mut(self.length)
+            {
+                *slot = number;
+                self.length += 1;
+            }
+        }
+    }
+}
+
+fn read_conditions(value: &[u8]) -> Conditions {
+    let mut conditions = Conditions::default();
+    for token in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+        match token {
+            b"connect-failure" => conditions.connect_failure = true,
+            // A reset is also how Envoy sees a failed connect.
+            b"reset" => {
+                conditions.connect_failure = true;
+                conditions.reset = true;
+            }
+            b"reset-before-request" => {
+                conditions.connect_failure = true;
+                conditions.reset_before_request = true;
+            }
+            _ => {}
+        }
+    }
+    conditions
+}

@@ -1,0 +1,58 @@
+//! `accept: balanced`: one task accepts, and hands each connection to the worker that has the fewest open.
+//!
+//! For long connections: the kernel's hash would spread a few of them badly.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::listen::{Handover, accept, reuseport};
+use crate::shared::Shared;
+use crate::worker::Command;
+
+/// Accepts until `stop` turns true or is dropped, then hands over what is in the queue, and closes.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    listener: std::net::TcpListener,
+    bind: SocketAddr,
+    mut stop: watch::Receiver<bool>,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%bind, "cannot listen: {error}"),
+    };
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.changed() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => hand_over(&shared, stream, peer, bind),
+                Err(error) => reuseport::pause(&error, bind).await,
+            }
+        }
+    }
+    while let Some((stream, peer)) = accept::queued(&listener).await {
+        hand_over(&shared, stream, peer, bind);
+    }
+}
+
+fn hand_over(shared: &Shared, stream: TcpStream, peer: SocketAddr, bind: SocketAddr) {
+    let limit = shared.generation.load().config.limits.connections;
+    if shared.open_connections() >= limit {
+        shared.refused_balanced.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    let worker = shared
+        .least_loaded()
+        .and_then(|number| shared.workers.get(number));
+    if let (Some(worker), Ok(stream)) = (worker, stream.into_std()) {
+        // Counted here, so that the next choice knows of it. What is sent and not yet served is bounded by the limit above.
+        worker.open.fetch_add(1, Ordering::Relaxed);
+        let _ = worker
+            .commands
+            .send(Command::Serve(Handover { stream, peer, bind }));
+    }
+}

@@ -1,0 +1,308 @@
+//! One client connection, from its first byte to its last: TLS, which HTTP, serving, upgrade, a clean end.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::config::Limits;
+use crate::http::client::{Client, Order, Tls};
+use crate::http::{server, upgrade};
+
+/// What a client that speaks HTTP/2 without being asked sends first (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// First read of a connection: most request heads fit.
+const FIRST_READ: usize = 2048;
+/// Smallest buffer that hyper allows.
+const BUFFER_MIN: usize = 8192;
+
+/// Streams of one HTTP/2 connection at a time.
+const H2_STREAMS_MAX: u32 = 128;
+/// Streams that a client may open and reset before they were served, and resets that its errors may cause (CVE-2023-44487).
+const H2_RESETS_MAX: usize = 64;
+const H2_STREAM_WINDOW: u32 = 256 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// How long, and how much, a client that was refused may go on sending before its connection is cut. Without that the
+/// kernel would answer what is unread with a reset, which may overtake the answer.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Serves the connection until it ends or is ordered to.
+pub(crate) async fn run(client: &Rc<Client>, stream: TcpStream) {
+    let mut serving = pin!(serve(client, stream));
+    poll_fn(|cx| {
+        client.attend(cx);
+        if client.pending_order() == Order::Close {
+            return Poll::Ready(());
+        }
+        serving.as_mut().poll(cx)
+    })
+    .await;
+}
+
+async fn serve(client: &Rc<Client>, mut stream: TcpStream) {
+    let active = client.worker.active();
+    let Some(listener) = active
+        .generation
+        .config
+        .listeners
+        .iter()
+        .find(|listener| listener.bind == client.bind)
+    else {
+        return;
+    };
+    let limits = active.generation.config.limits;
+    let Some(config) = &listener.tls else {
+        drop(active);
+        return match first_bytes(&mut stream).await {
+            Ok(Some((Protocol::Http1, read))) => {
+                serve_http1(client, ClientStream::new(client, stream, read), limits).await
+            }
+            Ok(Some((Protocol::Http2, read))) => {
+                serve_http2(client, ClientStream::new(client, stream, read), limits).await
+            }
+            Ok(None) | Err(_) => {}
+        };
+    };
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::clone(config));
+    drop(active);
+    let stream = match acceptor.accept(stream).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            client.worker.counters.connections_failed.add(1);
+            return tracing::debug!(peer = %client.peer, "TLS handshake failed: {error}");
+        }
+    };
+    let session = stream.get_ref().1;
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    // The handshake is done once, so nobody has set it before.
+    let _ = client.tls.set(Tls {
+        version: match session.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLSv1.2",
+        },
+        server_name: session.server_name().unwrap_or_default().to_owned(),
+        is_mutual: session.peer_certificates().is_some(),
+    });
+    let stream = ClientStream::new(client, stream, Bytes::new());
+    if is_http2 {
+        serve_http2(client, stream, limits).await;
+    } else {
+        serve_http1(client, stream, limits).await;
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Reads until it is clear which protocol it is. `None`: the client left without a word.
+async fn first_bytes(stream: &mut TcpStream) -> io::Result<Option<(Protocol, Bytes)>> {
+    let mut read = Vec::with_capacity(FIRST_READ);
+    // Ends after at most as many reads as the preface has bytes.
+    loop {
+        if stream.read_buf(&mut read).await? == 0 {
+            return Ok(None);
+        }
+        if read.starts_with(PREFACE) {
+            return Ok(Some((Protocol::Http2, read.into())));
+        }
+        if !PREFACE.starts_with(&read) {
+            return Ok(Some((Protocol::Http1, read.into())));
+        }
+    }
+}
+
+async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    client: &Rc<Client>,
+    stream: ClientStream<S>,
+    limits: Limits,
+) {
+    let mut builder = http1::Builder::new();
+    builder
+        .header_read_timeout(None)
+        .max_buf_size(limits.header_bytes.max(BUFFER_MIN))
+        .max_header_size(limits.header_bytes);
+    if limits.headers != HYPER_HEADERS_MAX {
+        builder.max_headers(limits.headers);
+    }
+    let service = service_fn(|request| server::serve(Rc::clone(client), request));
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut is_draining = false;
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(ended);
+        }
+        if !is_draining && client.pending_order() == Order::Drain {
+            // After the poll: a request that has come is served.
+            is_draining = true;
+            Pin::new(&mut connection).graceful_shutdown();
+            return Pin::new(&mut connection).poll(cx);
+        }
+        Poll::Pending
+    })
+    .await;
+    if let Err(error) = &ended
+        && error.is_parse()
+    {
+        client.worker.counters.connections_failed.add(1);
+        client.must_linger.set(true);
+        tracing::debug!(peer = %client.peer, "malformed request: {error}");
+    }
+    let parts = connection.into_parts();
+    let tunnel = client.tunnel.borrow_mut().take();
+    if let Some(tunnel) = tunnel {
+        upgrade::copy(client, parts.io.into_inner(), parts.read_buf, tunnel).await;
+    } else if client.must_linger.get() {
+        linger(parts.io.into_inner()).await;
+    }
+}
+
+/// What hyper allows by itself, in a buffer on the stack.
+const HYPER_HEADERS_MAX: usize = 100;
+
+async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    client: &Rc<Client>,
+    stream: ClientStream<S>,
+    limits: Limits,
+) {
+    let header_bytes = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_pending_accept_reset_streams(H2_RESETS_MAX)
+        .max_local_error_reset_streams(H2_RESETS_MAX)
+        .max_header_list_size(header_bytes)
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW);
+    let service_client = Rc::clone(client);
+    let service = service_fn(move |request| server::serve(Rc::clone(&service_client), request));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut is_draining = false;
+    let ended = poll_fn(|cx| {
+        if !is_draining && client.pending_order() == Order::Drain {
+            is_draining = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::debug!(peer = %client.peer, "HTTP/2 connection ended: {error}");
+    }
+}
+
+/// Runs the streams of HTTP/2 connections on the worker's own thread.
+#[derive(Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: ClientStream<S>) {
+    let mut buffer = [0_u8; 4096];
+    let mut total = 0;
+    let drain = async {
+        while total < LINGER_BYTES_MAX {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(length) => total += length,
+            }
+        }
+    };
+    // Either way the connection is cut then.
+    let _ = tokio::time::timeout(LINGER_TIME_MAX, drain).await;
+}
+
+/// The client's stream, which tells its [`Client`] when something passes.
+pub(crate) struct ClientStream<S> {
+    stream: S,
+    /// Read before it was known who would want it.
+    first: Bytes,
+    client: Rc<Client>,
+}
+
+impl<S> ClientStream<S> {
+    fn new(client: &Rc<Client>, stream: S, first: Bytes) -> Self {
+        Self {
+            stream,
+            first,
+            client: Rc::clone(client),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.first.is_empty() {
+            let length = this.first.len().min(buffer.remaining());
+            buffer.put_slice(this.first.get(..length).unwrap_or_default());
+            this.first.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            this.client.saw_read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, data))?;
+        this.client.saw_write();
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, data))?;
+        this.client.saw_write();
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
