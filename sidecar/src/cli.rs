@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Faults};
 use crate::run::{self, RunOptions, Wrong};
-use crate::{check, embedded, envoy};
+use crate::{check, demo, embedded, envoy};
 
 const FAILED: u8 = 1;
 const WRONG: u8 = 2;
@@ -36,6 +36,8 @@ enum Command {
         #[arg(short, long = "out", value_name = "DIR")]
         out: PathBuf,
     },
+    /// Everything on one machine, nothing to install: three web nodes, the proxy, and a page that shows what it does
+    Demo,
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +73,9 @@ pub fn main() -> ExitCode {
         Command::Run(file) => serve(&file.config),
         Command::Check(file) => explain(&file.config),
         Command::Envoy { file, out } => write_envoy(&file.config, &out),
+        Command::Demo => demo::run()
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Failure::from),
     };
     match outcome {
         Ok(code) => code,

@@ -46,6 +46,7 @@ impl Modules {
                 vm_id: format!("{name}-{number}"),
                 root_id: String::new(),
                 name,
+                label: format!("filter {}", filter.path.display()),
                 module,
                 configuration: Configuration::Fixed(filter.configuration.clone().into_bytes()),
             });
@@ -63,6 +64,7 @@ impl Modules {
         });
         sources.push(FilterSource {
             name: "evenkeel".to_owned(),
+            label: "evenkeel.wasm".to_owned(),
             vm_id: VM_ID.to_owned(),
             root_id: HTTP_ROOT_ID.to_owned(),
             module: self.own.clone(),
