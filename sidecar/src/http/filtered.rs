@@ -28,6 +28,8 @@ pub(crate) struct Flow {
     /// What a filter that had paused said when it let go.
     pub(crate) resumed: RefCell<Option<Verdict>>,
     stage: Cell<Stage>,
+    /// A filter holds a part of it.
+    is_held: Cell<bool>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,19 +55,28 @@ pub(crate) fn poll(
     loop {
         exchange.take_events();
         if exchange.is_filter_lost(direction) || exchange.filters.borrow().is_none() {
+            if flow.is_held.get() {
+                // What the dead filter held is gone: the rest alone would look like the whole.
+                return Poll::Ready(Some(Err(Broken::Filter)));
+            }
             return input(cx);
         }
         if exchange.has_ending() {
             return Poll::Ready(Some(Err(Broken::Filter)));
         }
         if let Some(held) = take_held(exchange, direction) {
+            // All that was held, as long as the filter has not paused again.
+            flow.is_held.set(flow.stage.get() == Stage::HeldAtEnd);
             return Poll::Ready(Some(Ok(Frame::data(held))));
         }
         match flow.stage.get() {
             Stage::Flowing => {}
             Stage::Ended => return Poll::Ready(take_trailers(exchange, direction).map(Ok)),
             Stage::HeldAtEnd => match flow.resumed.borrow_mut().take() {
-                Some(Verdict::Continue) => flow.stage.set(Stage::Ended),
+                Some(Verdict::Continue) => {
+                    flow.stage.set(Stage::Ended);
+                    flow.is_held.set(false);
+                }
                 _ => return Poll::Pending,
             },
         }
@@ -112,12 +123,14 @@ fn show(
     };
     let ending = match verdict {
         Verdict::Continue => {
+            flow.is_held.set(false);
             if is_end {
                 flow.stage.set(Stage::Ended);
             }
             None
         }
         Verdict::Pause => {
+            flow.is_held.set(true);
             if is_end {
                 flow.stage.set(Stage::HeldAtEnd);
             }

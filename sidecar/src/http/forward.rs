@@ -110,6 +110,11 @@ fn may_try_next(
     }
 }
 
+/// Nothing of a body that a filter could hold.
+fn has_no_body(exchange: &Exchange) -> bool {
+    exchange.body_state.get() == BodyState::Ended && exchange.facts.request_bytes.get() == 0
+}
+
 fn is_body_repeatable(exchange: &Exchange) -> bool {
     // `Ended` with a body left behind means that it was streamed.
     match exchange.body_state.get() {
@@ -302,7 +307,15 @@ fn interruption(exchange: &Exchange) -> Option<Outcome> {
     match exchange.take_ending()? {
         Event::LocalReply(reply) => Some(Outcome::Reply(reply)),
         Event::Reset => Some(Outcome::Reset),
-        Event::Failed => Some(Outcome::Own(Why::FilterFailed)),
+        Event::Failed if exchange.filters_bodies.get() && !has_no_body(exchange) => {
+            Some(Outcome::Own(Why::FilterFailed))
+        }
+        Event::Failed => {
+            // Another request killed the VM. This one has been steered, and nothing of it is left for the filter to do but
+            // to see the answer: that one request fails is enough.
+            exchange.filters.borrow_mut().take();
+            None
+        }
         Event::RequestResumed(_) | Event::ResponseResumed(_) => None,
     }
 }

@@ -48,12 +48,11 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Aborted> {
     let (parts, body) = request.into_parts();
-    match RequestHead::new(parts) {
-        Ok((head, hop_by_hop)) => run(Exchange::begin(&client, head, body), &hop_by_hop).await,
-        Err((head, malformed)) => {
-            let guard = Exchange::begin(&client, head, body);
-            Ok(refuse(guard, malformed))
-        }
+    let (head, checked) = RequestHead::new(parts);
+    let guard = Exchange::begin(&client, head, body);
+    match checked {
+        Ok(hop_by_hop) => run(guard, &hop_by_hop).await,
+        Err(malformed) => Ok(refuse(guard, malformed)),
     }
 }
 
