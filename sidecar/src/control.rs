@@ -32,9 +32,8 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(3);
 pub(crate) enum Request {
     Reload,
     ReopenLogs,
+    /// The first: drain, then end. A second: end now.
     Drain,
-    /// A second wish to end: now.
-    Stop,
 }
 
 /// All that it needs.
@@ -93,7 +92,6 @@ async fn run(mut control: Control, mut signals: Option<Signals>) {
                 }
             }
             Request::Drain => break,
-            Request::Stop => break,
         }
     }
     drain(&mut control, listening, signals.as_mut()).await;
@@ -218,7 +216,7 @@ async fn drain(
         tokio::select! {
             () = sleep(DRAIN_LOOK) => {}
             request = next(&mut control.requests, signals.as_deref_mut()) => {
-                if matches!(request, Request::Drain | Request::Stop) {
+                if request == Request::Drain {
                     break;
                 }
             }

@@ -21,6 +21,8 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 /// One filter of the chain, as all workers share it.
 pub(crate) struct FilterSource {
     pub(crate) name: String,
+    /// For messages: the file of a filter of the operator's own.
+    pub(crate) label: String,
     pub(crate) vm_id: String,
     pub(crate) root_id: String,
     pub(crate) module: Module,
@@ -55,7 +57,7 @@ impl FilterSet {
         worker: &Rc<Worker>,
         active: &Rc<Active>,
         previous: Option<&Self>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, String> {
         let mut vms = Vec::new();
         for (number, source) in active.generation.filters.iter().enumerate() {
             let kept = previous
@@ -63,7 +65,8 @@ impl FilterSet {
                 .filter(|old| old.vm.failure().is_none());
             vms.push(match kept {
                 Some(kept) => kept.clone(),
-                None => FilterVm::start(worker, active, source)?,
+                None => FilterVm::start(worker, active, source)
+                    .map_err(|error| format!("{}: {error}", source.label))?,
             });
         }
         let chains = active

@@ -20,7 +20,8 @@ const CLIENTS_EVERY_TICK: usize = 2_000;
 const SLOW_TICKS: Ticks = 5;
 /// The log is written at least every so many ticks: once a second.
 const LOG_TICKS: Ticks = 10;
-/// When draining, a new connection may still send its first request for so many ticks.
+/// When draining, a connection without a request may still send one for so many ticks: it is answered, with `Connection: close`.
+/// Closed at once, it might be closed in the very moment it is used.
 const DRAIN_GRACE: Ticks = 10;
 
 /// Runs as long as the worker.
@@ -60,13 +61,13 @@ fn check_exchanges(worker: &Worker) {
 fn check_clients(worker: &Worker) {
     let now = worker.clock.now();
     let limits = worker.active().phase_limits;
-    let is_draining = worker.is_draining.get();
+    let draining = worker.draining.get();
     for client in worker.clients.borrow().iter() {
-        let is_late = is_draining
-            && client.phase() == Phase::Head
-            && is_over(now, client.since(), DRAIN_GRACE);
-        if client.is_overdue(now, &limits) || is_late {
-            if client.phase() == Phase::Head {
+        let phase = client.phase();
+        let is_late = matches!(phase, Phase::Head | Phase::Idle)
+            && draining.is_some_and(|since| is_over(now, client.since().max(since), DRAIN_GRACE));
+        if is_late || client.is_overdue(now, &limits) {
+            if phase == Phase::Head {
                 worker.counters.connections_failed.add(1);
             }
             client.order(Order::Close);

@@ -9,6 +9,7 @@ use evenkeel_policy::contract::{HTTP_ROOT_ID, VM_ID};
 use crate::config::Config;
 use crate::embedded;
 use crate::filter::{Configuration, FilterSource};
+use crate::sealed;
 
 /// Largest `.wasm` file of the operator's own.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -24,7 +25,7 @@ impl Modules {
     pub(crate) fn new() -> Result<Self, String> {
         let engine = Engine::new()
             .map_err(|error| format!("cannot start the WebAssembly engine: {error}"))?;
-        let own = Module::load(&engine, embedded::FILTER, None)
+        let own = Module::load(&engine, embedded::FILTER, sealed::artefact().as_deref())
             .map_err(|error| format!("evenkeel.wasm: {error}"))?;
         Ok(Self {
             engine,
@@ -46,6 +47,7 @@ impl Modules {
                 vm_id: format!("{name}-{number}"),
                 root_id: String::new(),
                 name,
+                label: format!("filter {}", filter.path.display()),
                 module,
                 configuration: Configuration::Fixed(filter.configuration.clone().into_bytes()),
             });
@@ -63,6 +65,7 @@ impl Modules {
         });
         sources.push(FilterSource {
             name: "evenkeel".to_owned(),
+            label: "evenkeel.wasm".to_owned(),
             vm_id: VM_ID.to_owned(),
             root_id: HTTP_ROOT_ID.to_owned(),
             module: self.own.clone(),

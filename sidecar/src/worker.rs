@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use evenkeel_host::StartError;
 use evenkeel_host::http_filters::Chain;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::access_log::LogBuffer;
-use crate::clock::{Clock, ticks};
+use crate::clock::{Clock, Ticks, ticks};
 use crate::counters::WorkerCounters;
 use crate::filter::FilterSet;
 use crate::filter_environment::VmEnvironment;
@@ -70,7 +69,8 @@ pub(crate) struct Worker {
     endpoints: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
     pub(crate) log: RefCell<Option<LogBuffer>>,
     pub(crate) environments: RefCell<Vec<Weak<VmEnvironment>>>,
-    pub(crate) is_draining: Cell<bool>,
+    /// Since this tick.
+    pub(crate) draining: Cell<Option<Ticks>>,
     /// The last client connection has gone.
     pub(crate) emptied: Notify,
     next_number: Cell<u64>,
@@ -96,7 +96,7 @@ impl Worker {
         index: usize,
         shared: &Arc<Shared>,
         generation: &Arc<Generation>,
-    ) -> Result<Rc<Self>, StartError> {
+    ) -> Result<Rc<Self>, String> {
         let mut endpoints = HashMap::new();
         let active = Active::new(generation, &mut endpoints);
         let counters = shared
@@ -116,7 +116,7 @@ impl Worker {
             endpoints: RefCell::new(endpoints),
             log: RefCell::new(None),
             environments: RefCell::new(Vec::new()),
-            is_draining: Cell::new(false),
+            draining: Cell::new(None),
             emptied: Notify::new(),
             next_number: Cell::new(0),
             replacement: RefCell::new(TokenBucket::new(REPLACEMENT_BURST, REPLACEMENT_EVERY)),
@@ -178,7 +178,7 @@ impl Worker {
     /// Starts the filters of a generation beside the present ones.
     pub(crate) fn prepare(self: &Rc<Self>, generation: &Arc<Generation>) -> Result<(), String> {
         let active = Active::new(generation, &mut self.endpoints.borrow_mut());
-        let filters = FilterSet::start(self, &active, None).map_err(|error| error.to_string())?;
+        let filters = FilterSet::start(self, &active, None)?;
         active.filters.replace(Some(Rc::new(filters)));
         self.prepared.replace(Some(active));
         Ok(())

@@ -58,7 +58,7 @@ pub(crate) fn spawn(
                 let worker = match Worker::start(index, &shared, &generation) {
                     Ok(worker) => worker,
                     Err(error) => {
-                        let _ = started.send(Err(error.to_string()));
+                        let _ = started.send(Err(error));
                         return;
                     }
                 };
@@ -171,7 +171,7 @@ fn serve(worker: &Rc<Worker>, handover: Handover) {
 
 /// Serves what is open, and what still comes from other workers, to its end.
 async fn drain(worker: &Rc<Worker>, commands: &mut mpsc::UnboundedReceiver<Command>) {
-    worker.is_draining.set(true);
+    worker.draining.set(Some(worker.clock.now()));
     worker.order_all(Order::Drain);
     // Ends when the last connection has gone, or when told to stop.
     loop {

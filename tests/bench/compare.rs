@@ -16,7 +16,7 @@ use crate::cpu::{CpuTime, Memory};
 use crate::features;
 use crate::load::{Border, Load, Shape, mix};
 use crate::peers::{Backends, Choice, Peer, Proxy};
-use crate::report::{Section, figure, table};
+use crate::report::{Section, Target, figure, table};
 use crate::statistics::Samples;
 use crate::syscalls;
 
@@ -52,11 +52,15 @@ pub fn run(scale: &Scale, choice: &Choice) -> Result<Section> {
     let scratch = tempfile::tempdir()?;
     let backends = Backends::start(cores.rest, scratch.path())?;
     let mut proxies = Vec::new();
+    let mut invalid = Vec::new();
     for peer in choice.peers()? {
-        let proxy = peer.start(&backends, 1, choice.access_log, cores.proxy, scratch.path())?;
-        features::check(&proxy, &backends)
-            .with_context(|| format!("{} does not do the whole task", peer.name()))?;
-        proxies.push(proxy);
+        let ready = peer
+            .start(&backends, 1, choice.access_log, cores.proxy, scratch.path())
+            .and_then(|proxy| features::check(&proxy, &backends).map(|()| proxy));
+        match ready {
+            Ok(proxy) => proxies.push(proxy),
+            Err(error) => invalid.push(format!("{}: {error:#}", peer.name())),
+        }
     }
     let requests = mix();
     let mut results: Vec<[Row; 2]> = proxies.iter().map(|_| Default::default()).collect();
@@ -92,9 +96,11 @@ pub fn run(scale: &Scale, choice: &Choice) -> Result<Section> {
                 );
             }
         }
-        check_log(proxy)?;
+        if let Err(error) = check_log(proxy) {
+            invalid.push(format!("{error:#}"));
+        }
     }
-    Ok(section(scale, &proxies, &results))
+    Ok(section(scale, &proxies, &results, invalid))
 }
 
 fn load<'a>(
@@ -212,7 +218,12 @@ fn shape_name(shape: Shape) -> &'static str {
     }
 }
 
-fn section(scale: &Scale, proxies: &[Proxy], results: &[[Row; 2]]) -> Section {
+fn section(
+    scale: &Scale,
+    proxies: &[Proxy],
+    results: &[[Row; 2]],
+    mut invalid: Vec<String>,
+) -> Section {
     let mut markdown = format!(
         "Medians of {} interleaved rounds of {:?}; one core for the proxy, another for load and servers; {CONNECTIONS} keep-alive \
          connections, answers of 1 KiB. CPU time is that of all threads of the proxy; its range over the rounds is in brackets.\n\n",
@@ -226,7 +237,6 @@ fn section(scale: &Scale, proxies: &[Proxy], results: &[[Row; 2]]) -> Section {
             proxy.peer.remark()
         ));
     }
-    let mut invalid = Vec::new();
     let mut json = BTreeMap::new();
     for (index, shape) in LOADS.into_iter().enumerate() {
         let rows: Vec<(&Proxy, &Row)> = proxies
@@ -236,7 +246,7 @@ fn section(scale: &Scale, proxies: &[Proxy], results: &[[Row; 2]]) -> Section {
         let reference = rows
             .iter()
             .find(|(proxy, _)| proxy.peer == Peer::Nginx)
-            .and_then(|(_, row)| row.cpu_us.median());
+            .map(|(_, row)| &row.cpu_us);
         let title = match shape {
             Shape::Closed => "Saturated: every connection asks again at once".to_owned(),
             Shape::Open { per_second } => format!(
@@ -263,12 +273,41 @@ fn section(scale: &Scale, proxies: &[Proxy], results: &[[Row; 2]]) -> Section {
             .collect();
         json.insert(shape_name(shape), values);
     }
+    let targets = targets(proxies, results);
     Section {
         key: "compare",
         markdown,
         json: json!(json),
         invalid,
+        targets,
     }
+}
+
+/// evenkeel\'s CPU time over that of others, saturated.
+fn targets(proxies: &[Proxy], results: &[[Row; 2]]) -> Vec<Target> {
+    let row = |peer: Peer| {
+        let (_, [saturated, _]) = proxies
+            .iter()
+            .zip(results)
+            .find(|(proxy, _)| proxy.peer == peer)?;
+        saturated.invalid.is_none().then_some(saturated)
+    };
+    let target = |(peer, at_most): (Peer, f64)| Target {
+        what: format!("CPU per request, saturated, over {}", peer.name()),
+        measured: row(Peer::Evenkeel)
+            .zip(row(peer))
+            .and_then(|(own, other)| own.cpu_us.over(&other.cpu_us).median()),
+        at_most,
+        digits: 2,
+    };
+    [
+        (Peer::Nginx, 1.20),
+        (Peer::NginxBufferedLog, 1.20),
+        (Peer::Haproxy, 1.05),
+        (Peer::EnvoyWithEvenkeel, 0.30),
+    ]
+    .map(target)
+    .into()
 }
 
 const COLUMNS: [&str; 10] = [
@@ -284,7 +323,7 @@ const COLUMNS: [&str; 10] = [
     "core busy",
 ];
 
-fn cells(proxy: &Proxy, row: &Row, reference: Option<f64>) -> Vec<String> {
+fn cells(proxy: &Proxy, row: &Row, reference: Option<&Samples>) -> Vec<String> {
     if let Some(reason) = &row.invalid {
         let mut cells = vec![format!(
             "{}: **invalid**, {}",
@@ -295,7 +334,7 @@ fn cells(proxy: &Proxy, row: &Row, reference: Option<f64>) -> Vec<String> {
         return cells;
     }
     let cpu = row.cpu_us.median();
-    let ratio = cpu.zip(reference).map(|(cpu, reference)| cpu / reference);
+    let ratio = reference.and_then(|reference| row.cpu_us.over(reference).median());
     let spread = row
         .cpu_us
         .range()

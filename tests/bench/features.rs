@@ -28,6 +28,10 @@ impl Facts {
 /// # Errors
 /// What the proxy does not do.
 pub fn check(proxy: &Proxy, backends: &Backends) -> Result<()> {
+    whole_task(proxy, backends).context("does not do the whole task")
+}
+
+fn whole_task(proxy: &Proxy, backends: &Backends) -> Result<()> {
     if proxy.peer == Peer::Direct {
         return Ok(());
     }

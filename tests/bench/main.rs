@@ -15,6 +15,7 @@ mod compare;
 mod cores;
 mod cpu;
 mod features;
+mod filter_cost;
 mod idle;
 mod load;
 mod machine;
@@ -26,6 +27,7 @@ mod startup;
 mod statistics;
 mod syscalls;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -33,7 +35,7 @@ use clap::{Parser, Subcommand};
 
 /// Measures evenkeel beside nginx, HAProxy and Envoy; writes Markdown to standard output and JSON to `target/bench`.
 #[derive(Debug, Parser)]
-#[command(name = "evenkeel-bench")]
+#[command(name = "bench")]
 struct Arguments {
     /// One round of one second each: shows that the harness works, not how fast anything is.
     #[arg(long, global = true)]
@@ -54,20 +56,48 @@ struct Arguments {
     command: Option<Command>,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum Command {
-    /// Both loads over all proxies (the default).
+    /// Both loads over all proxies.
     Compare,
     /// From exec to the first 200, median of ten.
     Startup,
     /// Memory after a minute with 1,000 idle keep-alive clients that each made one request.
     Idle,
-    /// What a one-line change costs to rebuild, in a development build.
+    /// What the filter alone costs: time and instructions per request, without a network.
+    Filter,
+    /// What a one-line change costs to rebuild, in a development build. Changes source files and puts them back.
     Rebuild,
     /// Which rows there are, and which of them this machine can measure.
     Peers,
-    /// Everything above: what `make bench` runs.
+    /// Everything above but `rebuild` (the default).
     All,
+    /// The loop of `filter`, for valgrind.
+    #[command(hide = true)]
+    FilterLoop {
+        #[arg(long)]
+        wasm: PathBuf,
+        #[arg(long)]
+        requests: u64,
+        /// Without the filter.
+        #[arg(long)]
+        nothing: bool,
+    },
+}
+
+impl Command {
+    /// The name of the files the result goes to: a part, or a try, never overwrites the whole.
+    fn output(&self, quick: bool) -> &'static str {
+        match self {
+            _ if quick => "quick",
+            Self::Compare => "compare",
+            Self::Startup => "startup",
+            Self::Idle => "idle",
+            Self::Filter | Self::FilterLoop { .. } => "filter",
+            Self::Rebuild => "rebuild",
+            Self::Peers | Self::All => "bench",
+        }
+    }
 }
 
 /// How much to measure; `--quick` makes it small.
@@ -84,6 +114,10 @@ pub struct Scale {
     /// Clients and waiting time of [`idle`].
     pub idle_clients: usize,
     pub idle_wait: Duration,
+    /// Requests of one measurement of [`filter_cost`].
+    pub filter_requests: u64,
+    /// Two numbers of requests under valgrind: in their difference, what is done once cancels out. `None`: not counted.
+    pub counted_requests: Option<[u64; 2]>,
 }
 
 impl Scale {
@@ -97,6 +131,8 @@ impl Scale {
                 starts: 1,
                 idle_clients: 50,
                 idle_wait: Duration::from_secs(1),
+                filter_requests: 1_000,
+                counted_requests: None,
             });
         }
         let measured = Duration::try_from_secs_f64(arguments.seconds)
@@ -113,6 +149,8 @@ impl Scale {
             starts: 10,
             idle_clients: 1000,
             idle_wait: Duration::from_secs(60),
+            filter_requests: 200_000,
+            counted_requests: Some([1_000, 11_000]),
         })
     }
 }
@@ -124,20 +162,33 @@ fn main() -> Result<()> {
         only: arguments.only.clone(),
         access_log: !arguments.no_access_log,
     };
-    let command = arguments.command.unwrap_or(Command::Compare);
-    let mut report = report::Report::begin(&scale, &choice)?;
+    let command = arguments.command.unwrap_or(Command::All);
+    let mut report = report::Report::begin(command.output(arguments.quick), &scale, &choice)?;
     match command {
         Command::Peers => return peers::list(),
+        Command::FilterLoop {
+            wasm,
+            requests,
+            nothing,
+        } => {
+            let with = if nothing {
+                filter_cost::With::Nothing
+            } else {
+                filter_cost::With::Filter
+            };
+            return filter_cost::pass(&wasm, requests, with);
+        }
         Command::Compare => report.add(compare::run(&scale, &choice)?)?,
         Command::Startup => report.add(startup::run(&scale, &choice)?)?,
         Command::Idle => report.add(idle::run(&scale, &choice)?)?,
+        Command::Filter => report.add(filter_cost::run(&scale)?)?,
         Command::Rebuild => report.add(rebuild::run()?)?,
         Command::All => {
             report.add(compare::run(&scale, &choice)?)?;
             report.add(startup::run(&scale, &choice)?)?;
             report.add(idle::run(&scale, &choice)?)?;
-            if !arguments.quick {
-                report.add(rebuild::run()?)?;
+            if peers::Peer::Evenkeel.is_chosen(&choice)? {
+                report.add(filter_cost::run(&scale)?)?;
             }
         }
     }

@@ -9,6 +9,16 @@ use crate::Scale;
 use crate::machine::Machine;
 use crate::peers::{Choice, is_optimised, target_folder};
 
+/// A figure evenkeel should not exceed.
+#[derive(Debug)]
+pub struct Target {
+    pub what: String,
+    /// `None`: not measured, so not shown.
+    pub measured: Option<f64>,
+    pub at_most: f64,
+    pub digits: usize,
+}
+
 /// The result of one sub-command.
 #[derive(Debug)]
 pub struct Section {
@@ -18,18 +28,22 @@ pub struct Section {
     pub json: Value,
     /// Rows whose figures do not count; the program then ends with an error, after it has written everything.
     pub invalid: Vec<String>,
+    pub targets: Vec<Target>,
 }
 
 #[derive(Debug)]
 pub struct Report {
     folder: PathBuf,
+    /// Of the files, without their endings.
+    name: &'static str,
     markdown: String,
     json: Map<String, Value>,
     invalid: Vec<String>,
+    targets: Vec<Target>,
 }
 
 impl Report {
-    pub fn begin(scale: &Scale, choice: &Choice) -> Result<Self> {
+    pub fn begin(name: &'static str, scale: &Scale, choice: &Choice) -> Result<Self> {
         let folder = target_folder()?.join("bench");
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("creating {}", folder.display()))?;
@@ -49,9 +63,11 @@ impl Report {
         json.insert("access_log".into(), json!(choice.access_log));
         Ok(Self {
             folder,
+            name,
             markdown,
             json,
             invalid: Vec::new(),
+            targets: Vec::new(),
         })
     }
 
@@ -61,12 +77,14 @@ impl Report {
         self.markdown.push_str(section.markdown.trim_end());
         self.json.insert(section.key.into(), section.json);
         self.invalid.extend(section.invalid);
-        let write = |name: &str, text: &str| {
-            let path = self.folder.join(name);
+        self.targets.extend(section.targets);
+        let targets = targets_table(&self.targets);
+        let write = |ending: &str, text: &str| {
+            let path = self.folder.join(self.name).with_extension(ending);
             std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
         };
-        write("bench.md", &format!("{}\n", self.markdown))?;
-        write("bench.json", &serde_json::to_string_pretty(&self.json)?)
+        write("md", &format!("{}\n{targets}", self.markdown))?;
+        write("json", &serde_json::to_string_pretty(&self.json)?)
     }
 
     /// Prints everything.
@@ -74,14 +92,48 @@ impl Report {
     /// # Errors
     /// When a row is invalid.
     pub fn finish(self) -> Result<()> {
-        println!("{}", self.markdown);
-        eprintln!("written to {}", self.folder.display());
+        println!("{}\n{}", self.markdown, targets_table(&self.targets));
+        eprintln!(
+            "written to {}/{}.md and .json",
+            self.folder.display(),
+            self.name
+        );
         anyhow::ensure!(
             self.invalid.is_empty(),
             "invalid: {}",
             self.invalid.join("; ")
         );
         Ok(())
+    }
+}
+
+/// What was asked for beside what was measured; empty when nothing was measured that has a target.
+fn targets_table(targets: &[Target]) -> String {
+    let measured = targets
+        .iter()
+        .filter_map(|target| Some((target, target.measured?)));
+    let rows: Vec<Vec<String>> = measured
+        .map(|(target, measured)| {
+            let verdict = if measured <= target.at_most {
+                "met"
+            } else {
+                "**missed**"
+            };
+            let numbers = [
+                figure(Some(measured), target.digits),
+                figure(Some(target.at_most), target.digits),
+            ];
+            [target.what.clone()]
+                .into_iter()
+                .chain(numbers)
+                .chain([verdict.to_owned()])
+                .collect()
+        })
+        .collect();
+    if rows.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}", table(&["target", "measured", "at most", ""], &rows))
     }
 }
 

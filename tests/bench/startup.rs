@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::Scale;
@@ -10,7 +10,7 @@ use crate::cores::Cores;
 use crate::load::{Connection, get};
 use crate::peers::{Backends, Choice, Peer};
 use crate::process::Running;
-use crate::report::{Section, figure, table};
+use crate::report::{Section, Target, figure, table};
 use crate::statistics::Samples;
 
 const WORKERS: usize = 2;
@@ -28,11 +28,13 @@ pub fn run(scale: &Scale, choice: &Choice) -> Result<Section> {
         .filter(|peer| *peer != Peer::Direct && !peer.is_variant())
         .collect();
     let mut results: Vec<Samples> = peers.iter().map(|_| Samples::default()).collect();
+    let mut invalid = Vec::new();
     for _ in 0..scale.starts {
         for (peer, samples) in peers.iter().zip(&mut results) {
-            let took = once(*peer, &backends, scratch.path())
-                .with_context(|| format!("starting {}", peer.name()))?;
-            samples.push(took.as_secs_f64() * 1000.0);
+            match once(*peer, &backends, scratch.path()) {
+                Ok(took) => samples.push(took.as_secs_f64() * 1000.0),
+                Err(error) => invalid.push(format!("{}: {error:#}", peer.name())),
+            }
         }
     }
     let lines: Vec<Vec<String>> = peers
@@ -57,11 +59,23 @@ pub fn run(scale: &Scale, choice: &Choice) -> Result<Section> {
         .zip(&results)
         .map(|(peer, samples)| (peer.name().to_owned(), json!(samples.values())))
         .collect();
+    let own = peers
+        .iter()
+        .zip(&results)
+        .find(|(peer, _)| **peer == Peer::Evenkeel);
+    let measured = own.and_then(|(_, samples)| samples.median());
+    let target = Target {
+        what: "start-up, ms".to_owned(),
+        measured,
+        at_most: 300.0,
+        digits: 0,
+    };
     Ok(Section {
         key: "startup_ms",
         markdown,
         json,
-        invalid: Vec::new(),
+        invalid,
+        targets: vec![target],
     })
 }
 

@@ -31,6 +31,15 @@ impl Samples {
         &self.0
     }
 
+    /// Each round's figure over the other's of the same round: what was slow for both in a round cancels out.
+    pub fn over(&self, other: &Self) -> Self {
+        self.0
+            .iter()
+            .zip(&other.0)
+            .map(|(own, other)| own / other)
+            .collect()
+    }
+
     fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);

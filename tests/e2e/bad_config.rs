@@ -81,7 +81,7 @@ fn a_wrong_policy_is_refused_with_its_place() {
             "pools:\n  web:\n    servers:\n      - {address: '127.0.0.1:1', weight: 0}",
             "7:",
             "policy.pools.web.servers[0].weight",
-            "drain",
+            "down",
         ),
         (
             "pools:\n  web:\n    servers:\n      - {address: '127.0.0.1:1', weight: heavy}",

@@ -42,6 +42,17 @@ fn the_demo_prints_its_addresses_and_serves_from_several_nodes() {
         !text.contains("https://") && !text.contains("src=\"http"),
         "the page fetches something from elsewhere"
     );
+    let mut connection = Connection::open(page).unwrap();
+    let mut answers: Vec<String> = (0..6)
+        .map(|_| connection.get("/round_robin/hello").unwrap().text())
+        .collect();
+    answers.sort();
+    answers.dedup();
+    assert_eq!(
+        answers.len(),
+        3,
+        "weights 3, 2, 1 use all three nodes in six requests: {answers:?}"
+    );
     child.signal(Signal::INT);
     assert_eq!(child.wait(Duration::from_secs(40)).code(), Some(0));
 }

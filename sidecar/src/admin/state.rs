@@ -26,8 +26,8 @@ pub(super) fn render(shared: &Shared) -> String {
             "path": generation.config.path.display().to_string(),
             "generation": generation.number,
             "loaded_at": loaded,
-            "reloads_failed": shared.reloads_failed.load(Ordering::Relaxed),
         },
+        "reloads_failed": shared.reloads_failed.load(Ordering::Relaxed),
         "connections": {"open": shared.open_connections(), "limit": generation.config.limits.connections},
         "listeners": generation.config.listeners.iter().map(listener).collect::<Vec<_>>(),
         "workers": shared.workers.iter().map(worker).collect::<Vec<_>>(),
@@ -52,7 +52,7 @@ fn worker(worker: &WorkerHandle) -> Value {
     let counters = &worker.counters;
     json!({
         "ready": worker.is_ready.load(Ordering::Acquire),
-        "connections_open": worker.open.load(Ordering::Relaxed),
+        "connections": worker.open.load(Ordering::Relaxed),
         "requests": counters.requests.get(),
         "requests_in_flight": counters.requests_in_flight.get(),
         "filter_failures": counters.filter_failures.get(),

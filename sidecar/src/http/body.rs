@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::http::exchange::{BodyState, Exchange, Guard, Waiting, flags};
+use crate::http::filtered::{self, Direction};
 use crate::upstream::connection::Connection;
 
 /// Why a body ended before its end.
@@ -19,6 +20,8 @@ pub(crate) enum Broken {
     Client,
     /// The server closed, was silent too long, or sent nonsense.
     Server,
+    /// A filter ended the stream.
+    Filter,
 }
 
 impl fmt::Display for Broken {
@@ -26,6 +29,7 @@ impl fmt::Display for Broken {
         formatter.write_str(match self {
             Self::Client => "the client's body ended early",
             Self::Server => "the server's body ended early",
+            Self::Filter => "a filter ended the stream",
         })
     }
 }
@@ -50,6 +54,10 @@ impl Body for UpstreamBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
+            Self::Of(exchange) if exchange.filters_bodies.get() => {
+                let input = |cx: &mut Context<'_>| poll_request_body(exchange, cx);
+                filtered::poll(exchange, Direction::Request, cx, input)
+            }
             Self::Of(exchange) => poll_request_body(exchange, cx),
             Self::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -61,6 +69,7 @@ impl Body for UpstreamBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Of(exchange) if exchange.filters_bodies.get() => false,
             Self::Of(exchange) => exchange.body_state.get() == BodyState::Ended,
             Self::Whole(bytes) => bytes.is_empty(),
         }
@@ -69,6 +78,8 @@ impl Body for UpstreamBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            // A filter may make it longer or shorter.
+            Self::Of(exchange) if exchange.filters_bodies.get() => SizeHint::default(),
             Self::Of(exchange) => exchange
                 .body
                 .borrow()
@@ -87,10 +98,10 @@ fn poll_request_body(
     let Some(body) = slot.as_mut() else {
         return Poll::Ready(None);
     };
-    if exchange.body_state.get() == BodyState::Whole {
+    let polled = Pin::new(&mut *body).poll_frame(cx);
+    if matches!(polled, Poll::Ready(Some(_))) {
         exchange.body_state.set(BodyState::Streaming);
     }
-    let polled = Pin::new(&mut *body).poll_frame(cx);
     if body.is_end_stream() || matches!(polled, Poll::Ready(None)) {
         exchange.body_state.set(BodyState::Ended);
     }
@@ -134,17 +145,21 @@ struct Upstream {
     incoming: Incoming,
     /// The end was seen.
     is_complete: bool,
+    /// Filters see it on its way.
+    is_filtered: bool,
 }
 
 impl ResponseBody {
     pub(crate) fn upstream(guard: Guard, connection: Box<Connection>, incoming: Incoming) -> Self {
         guard.0.waiting.set(Waiting::ResponseBody);
         let is_complete = incoming.is_end_stream();
+        let is_filtered = guard.0.filters_bodies.get() && !is_complete;
         Self {
             source: Source::Upstream(Upstream {
                 connection: Some(connection),
                 incoming,
                 is_complete,
+                is_filtered,
             }),
             guard,
         }
@@ -175,13 +190,24 @@ impl Body for ResponseBody {
                     Ok(Frame::data(bytes))
                 }))
             }
-            Source::Upstream(upstream) => upstream.poll_frame(&this.guard.0, cx),
+            Source::Upstream(upstream) if upstream.is_filtered => {
+                let exchange = &this.guard.0;
+                let input = |cx: &mut Context<'_>| upstream.poll_frame(exchange, cx);
+                counted(
+                    exchange,
+                    filtered::poll(exchange, Direction::Response, cx, input),
+                )
+            }
+            Source::Upstream(upstream) => {
+                counted(&this.guard.0, upstream.poll_frame(&this.guard.0, cx))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_empty(),
+            Source::Upstream(upstream) if upstream.is_filtered => false,
             Source::Upstream(upstream) => upstream.is_complete || upstream.incoming.is_end_stream(),
         }
     }
@@ -189,6 +215,8 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            // A filter may make it longer or shorter.
+            Source::Upstream(upstream) if upstream.is_filtered => SizeHint::default(),
             Source::Upstream(upstream) => upstream.incoming.size_hint(),
         }
     }
@@ -210,15 +238,16 @@ impl Upstream {
             exchange.charge_failure();
             return self.fail();
         }
+        if exchange.is_reset_by_filter() {
+            exchange.facts.detail("filter_reset");
+            return self.fail();
+        }
         if let Some(connection) = self.connection.as_mut() {
             connection.drive(cx);
         }
         // All that can have arrived has: see `Connection`.
         match Pin::new(&mut self.incoming).poll_frame(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    count(exchange, data);
-                }
                 self.is_complete = self.incoming.is_end_stream();
                 Poll::Ready(Some(Ok(without_illegal_trailers(frame))))
             }
@@ -262,6 +291,17 @@ impl Drop for ResponseBody {
             exchange.facts.detail("downstream_remote_disconnect");
         }
     }
+}
+
+type Polled = Poll<Option<Result<Frame<Bytes>, Broken>>>;
+
+fn counted(exchange: &Exchange, polled: Polled) -> Polled {
+    if let Poll::Ready(Some(Ok(frame))) = &polled
+        && let Some(data) = frame.data_ref()
+    {
+        count(exchange, data);
+    }
+    polled
 }
 
 fn count(exchange: &Exchange, data: &Bytes) {

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use crate::clock::{Ticks, is_over};
 use crate::counters::ServerCounters;
 use crate::http::client::Client;
+use crate::http::filtered::{Direction, Flow};
 use crate::http::head::RequestHead;
 use crate::http::local_reply::Why;
 use crate::upstream::socket::Socket;
@@ -26,7 +27,6 @@ use crate::worker::{Active, Worker};
 pub(crate) mod flags {
     pub(crate) const NO_HEALTHY_UPSTREAM: u64 = 0x2;
     pub(crate) const RESPONSE_TIMEOUT: u64 = 0x4;
-    pub(crate) const LOCAL_RESET: u64 = 0x8;
     pub(crate) const UPSTREAM_RESET: u64 = 0x10;
     pub(crate) const CONNECT_FAILURE: u64 = 0x20;
     pub(crate) const CONNECTION_TERMINATION: u64 = 0x40;
@@ -81,6 +81,11 @@ pub(crate) struct Exchange {
     pub(crate) response: RefCell<Option<ResponseHead>>,
     pub(crate) response_trailers: RefCell<Option<HeaderMap>>,
     pub(crate) filters: RefCell<Option<HttpFilters>>,
+    /// Some filter wants bodies.
+    pub(crate) filters_bodies: Cell<bool>,
+    request_flow: Flow,
+    response_flow: Flow,
+    ending: RefCell<Option<Event>>,
     pub(crate) body: RefCell<Option<Incoming>>,
     pub(crate) body_state: Cell<BodyState>,
     pub(crate) facts: Facts,
@@ -176,6 +181,10 @@ impl Exchange {
             response: RefCell::new(None),
             response_trailers: RefCell::new(None),
             filters: RefCell::new(None),
+            filters_bodies: Cell::new(false),
+            request_flow: Flow::default(),
+            response_flow: Flow::default(),
+            ending: RefCell::new(None),
             body: RefCell::new((body_state == BodyState::Whole).then_some(body)),
             body_state: Cell::new(body_state),
             facts: Facts::default(),
@@ -222,20 +231,65 @@ impl Exchange {
         }
     }
 
-    /// What the filters did meanwhile, if anybody woke this exchange.
-    pub(crate) fn next_event(&self) -> Option<Event> {
-        if !self.is_woken.get() {
-            return None;
+    /// Sorts what the filters did meanwhile, if anybody woke this exchange: a direction goes on, or the stream ends.
+    pub(crate) fn take_events(&self) {
+        if !self.is_woken.replace(false) {
+            return;
         }
-        let event = self
-            .filters
-            .borrow_mut()
-            .as_mut()
-            .and_then(HttpFilters::poll_event);
-        if event.is_none() {
-            self.is_woken.set(false);
+        // Ends: the host queues a bounded number of events.
+        loop {
+            let event = self
+                .filters
+                .borrow_mut()
+                .as_mut()
+                .and_then(HttpFilters::poll_event);
+            match event {
+                None => return,
+                Some(Event::RequestResumed(verdict)) => {
+                    self.request_flow.resumed.replace(Some(verdict));
+                }
+                Some(Event::ResponseResumed(verdict)) => {
+                    self.response_flow.resumed.replace(Some(verdict));
+                }
+                Some(ending) => self.end_by(ending),
+            }
         }
-        event
+    }
+
+    /// A filter (or its death) ends the stream; the first ending counts.
+    pub(crate) fn end_by(&self, ending: Event) {
+        self.ending.borrow_mut().get_or_insert(ending);
+    }
+
+    pub(crate) fn has_ending(&self) -> bool {
+        self.ending.borrow().is_some()
+    }
+
+    /// How a filter ended the stream, once.
+    pub(crate) fn take_ending(&self) -> Option<Event> {
+        self.take_events();
+        self.ending.borrow_mut().take()
+    }
+
+    /// A filter wants the stream closed, now that its response has begun.
+    pub(crate) fn is_reset_by_filter(&self) -> bool {
+        self.take_events();
+        matches!(
+            *self.ending.borrow(),
+            Some(Event::Reset | Event::LocalReply(_))
+        )
+    }
+
+    /// The filter died when the response had begun: it goes on without filters.
+    pub(crate) fn is_filter_lost(&self, direction: Direction) -> bool {
+        direction == Direction::Response && matches!(*self.ending.borrow(), Some(Event::Failed))
+    }
+
+    pub(crate) fn flow(&self, direction: Direction) -> &Flow {
+        match direction {
+            Direction::Request => &self.request_flow,
+            Direction::Response => &self.response_flow,
+        }
     }
 
     /// Whether the janitor found that a timeout is over; once.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use evenkeel_host::http_filters::{Event, HttpFilters, LocalReply, Verdict};
 
 use crate::http::exchange::{Exchange, Waiting};
+use crate::http::filtered::Direction;
 
 /// How long a request waits for a worker's filter to be replaced before it is answered 503.
 const REPLACEMENT_WAIT_MAX: Duration = Duration::from_millis(500);
@@ -23,13 +24,6 @@ pub(crate) enum Passed {
     TimedOut,
 }
 
-/// Which way.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Request,
-    Response,
-}
-
 /// Makes the exchange's filters, waiting a little while if the worker has none just now. `false`: there still are none.
 pub(crate) async fn begin(exchange: &Rc<Exchange>) -> bool {
     let mut chain = exchange.active.chain(exchange.client.bind);
@@ -41,6 +35,7 @@ pub(crate) async fn begin(exchange: &Rc<Exchange>) -> bool {
         return false;
     };
     let stream: Rc<Exchange> = Rc::clone(exchange);
+    exchange.filters_bodies.set(chain.wants_bodies());
     *exchange.filters.borrow_mut() = Some(HttpFilters::new(&chain, stream));
     true
 }
@@ -88,23 +83,36 @@ async fn resumed(exchange: &Rc<Exchange>, direction: Direction) -> Result<Verdic
         if exchange.take_overdue() {
             return Poll::Ready(Err(Passed::TimedOut));
         }
-        while let Some(event) = exchange.next_event() {
-            match event {
-                Event::RequestResumed(verdict) if direction == Direction::Request => {
-                    return Poll::Ready(Ok(verdict));
-                }
-                Event::ResponseResumed(verdict) if direction == Direction::Response => {
-                    return Poll::Ready(Ok(verdict));
-                }
-                Event::RequestResumed(_) | Event::ResponseResumed(_) => {}
-                Event::LocalReply(reply) => return Poll::Ready(Err(Passed::Reply(reply))),
-                Event::Reset => return Poll::Ready(Err(Passed::Reset)),
-                Event::Failed => return Poll::Ready(Err(Passed::Failed)),
-            }
+        match exchange.take_ending() {
+            Some(Event::LocalReply(reply)) => return Poll::Ready(Err(Passed::Reply(reply))),
+            Some(Event::Reset) => return Poll::Ready(Err(Passed::Reset)),
+            Some(Event::Failed) => return Poll::Ready(Err(Passed::Failed)),
+            Some(Event::RequestResumed(_) | Event::ResponseResumed(_)) | None => {}
         }
-        Poll::Pending
+        match exchange.flow(direction).resumed.borrow_mut().take() {
+            Some(verdict) => Poll::Ready(Ok(verdict)),
+            None => Poll::Pending,
+        }
     })
     .await;
     exchange.waiting.set(Waiting::Nothing);
     outcome
+}
+
+/// Shows the body of an answer that was made here.
+pub(crate) async fn own_body(exchange: &Rc<Exchange>, mut body: Vec<u8>) -> Vec<u8> {
+    if !exchange.filters_bodies.get() || body.is_empty() {
+        return body;
+    }
+    let verdict = call(exchange, |filters| filters.response_body(&mut body, true));
+    if matches!(verdict, Verdict::Pause)
+        && matches!(
+            settle(exchange, verdict, Direction::Response).await,
+            Passed::Onward
+        )
+        && let Some(filters) = exchange.filters.borrow_mut().as_mut()
+    {
+        body.append(&mut filters.take_held_response_body());
+    }
+    body
 }

@@ -19,7 +19,8 @@ use std::task::Poll;
 
 use evenkeel_host::http_filters::{Event, LocalReply};
 use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{Request, Response, Uri};
 use http_body::Body;
@@ -107,6 +108,11 @@ fn may_try_next(
         Why::UpstreamReset => conditions.reset && is_idempotent && is_body_repeatable(exchange),
         _ => false,
     }
+}
+
+/// Nothing of a body that a filter could hold.
+fn has_no_body(exchange: &Exchange) -> bool {
+    exchange.body_state.get() == BodyState::Ended && exchange.facts.request_bytes.get() == 0
 }
 
 fn is_body_repeatable(exchange: &Exchange) -> bool {
@@ -280,6 +286,9 @@ fn classify(
     if exchange.body_state.get() == BodyState::TooLong {
         return Failure::Over(Outcome::Own(Why::BodyTooLong));
     }
+    if let Some(outcome) = interruption(exchange) {
+        return Failure::Over(outcome);
+    }
     if error.is_user() {
         // The client's body failed under way: it has gone, or its framing is broken.
         return Failure::Over(Outcome::Own(Why::BadRequest));
@@ -294,16 +303,21 @@ fn classify(
 }
 
 /// What a filter wants while the exchange waits for a server.
-pub(crate) fn interruption(exchange: &Exchange) -> Option<Outcome> {
-    while let Some(event) = exchange.next_event() {
-        match event {
-            Event::LocalReply(reply) => return Some(Outcome::Reply(reply)),
-            Event::Reset => return Some(Outcome::Reset),
-            Event::Failed => return Some(Outcome::Own(Why::FilterFailed)),
-            Event::RequestResumed(_) | Event::ResponseResumed(_) => {}
+fn interruption(exchange: &Exchange) -> Option<Outcome> {
+    match exchange.take_ending()? {
+        Event::LocalReply(reply) => Some(Outcome::Reply(reply)),
+        Event::Reset => Some(Outcome::Reset),
+        Event::Failed if exchange.filters_bodies.get() && !has_no_body(exchange) => {
+            Some(Outcome::Own(Why::FilterFailed))
         }
+        Event::Failed => {
+            // Another request killed the VM. This one has been steered, and nothing of it is left for the filter to do but
+            // to see the answer: that one request fails is enough.
+            exchange.filters.borrow_mut().take();
+            None
+        }
+        Event::RequestResumed(_) | Event::ResponseResumed(_) => None,
     }
-    None
 }
 
 /// The request as the server gets it. The exchange keeps its own head: for the next attempt, for filters, for the log.
@@ -333,7 +347,10 @@ fn outgoing(
         BodyState::Ended => UpstreamBody::Empty,
         _ => UpstreamBody::Of(Rc::clone(exchange)),
     };
-    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+    if !body.is_end_stream()
+        && body.size_hint().exact().is_none()
+        && !headers.contains_key(CONTENT_LENGTH)
+    {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     if let Some(protocol) = &hop_by_hop.upgrade {

@@ -51,17 +51,15 @@ pub(crate) fn is_steering(name: &HeaderName) -> bool {
 
 impl RequestHead {
     /// Takes what hyper parsed. Answers also what the hop-by-hop headers said.
-    pub(crate) fn new(parts: request::Parts) -> Result<(Self, HopByHop), (Self, Malformed)> {
+    pub(crate) fn new(parts: request::Parts) -> (Self, Result<HopByHop, Malformed>) {
         let mut head = Self {
             method: parts.method,
             path: PathAndQuery::from_static("/"),
             version: parts.version,
             headers: parts.headers,
         };
-        match head.check(parts.uri) {
-            Ok(hop_by_hop) => Ok((head, hop_by_hop)),
-            Err(malformed) => Err((head, malformed)),
-        }
+        let checked = head.check(parts.uri);
+        (head, checked)
     }
 
     fn check(&mut self, uri: Uri) -> Result<HopByHop, Malformed> {
@@ -171,8 +169,8 @@ mod tests {
     fn check(target: &str, headers: &[(&str, &str)], expected: Result<&str, StatusCode>) {
         let result = RequestHead::new(parts(target, headers));
         match (result, expected) {
-            (Ok((head, _)), Ok(host)) => assert_eq!(head.host().unwrap(), host),
-            (Err((_, malformed)), Err(status)) => {
+            ((head, Ok(_)), Ok(host)) => assert_eq!(head.host().unwrap(), host),
+            ((_, Err(malformed)), Err(status)) => {
                 assert_eq!(malformed.status, status, "{}", malformed.why)
             }
             (result, expected) => panic!("{result:?} is not {expected:?}"),
@@ -221,7 +219,8 @@ mod tests {
             ("x-envoy-external-address", "1.2.3.4"),
             ("x-evenkeel-else", "1"),
         ]);
-        let (head, _) = RequestHead::new(parts("/", &headers)).unwrap();
+        let (head, checked) = RequestHead::new(parts("/", &headers));
+        assert!(checked.is_ok());
         let mut left: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(

@@ -55,9 +55,9 @@ impl Why {
             Self::UnknownPool => (503, "no_healthy_upstream", "cluster_not_found", flags::NO_POOL, "no such pool"),
             Self::NoHealthyUpstream => (503, "no_healthy_upstream", "no_healthy_upstream", flags::NO_HEALTHY_UPSTREAM, "no server is available"),
             Self::UpstreamConnectFailed => (503, "upstream_connect_failed", "upstream_reset_before_response_started{remote_connection_failure}", flags::CONNECT_FAILURE, "no server could be reached"),
-            Self::UpstreamConnectTimeout => (503, "upstream_connect_timeout", "upstream_reset_before_response_started{connection_timeout}", flags::CONNECT_FAILURE, "no server could be reached in time"),
+            Self::UpstreamConnectTimeout => (504, "upstream_connect_timeout", "upstream_reset_before_response_started{connection_timeout}", flags::CONNECT_FAILURE, "no server could be reached in time"),
             Self::UpstreamReset => (502, "upstream_reset", "upstream_reset_before_response_started{connection_termination}", flags::CONNECTION_TERMINATION, "the server closed the connection before it answered"),
-            Self::UpstreamBadResponse => (502, "upstream_bad_response", "upstream_reset_before_response_started{protocol_error}", flags::UPSTREAM_RESET, "the server's answer is not HTTP"),
+            Self::UpstreamBadResponse => (502, "upstream_reset", "upstream_reset_before_response_started{protocol_error}", flags::UPSTREAM_RESET, "the server's answer is not HTTP"),
             Self::ResponseTimeout => (504, "response_timeout", "upstream_per_try_idle_timeout", flags::RESPONSE_TIMEOUT, "the server did not answer in time"),
             Self::FilterFailed => (503, "filter_failed", "wasm_fail_stream", 0, "the filter failed"),
             Self::FilterTimeout => (504, "filter_timeout", "stream_idle_timeout", flags::IDLE_TIMEOUT, "a filter held the request too long"),
@@ -80,7 +80,7 @@ impl Why {
     }
 
     /// Whether the client's connection must end with the answer: what follows on it cannot be told from the body.
-    const fn closes(self) -> bool {
+    pub(crate) const fn closes(self) -> bool {
         matches!(
             self,
             Self::BadRequest

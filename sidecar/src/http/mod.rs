@@ -6,6 +6,7 @@ pub(crate) mod calls;
 pub(crate) mod client;
 pub(crate) mod exchange;
 pub(crate) mod filter;
+pub(crate) mod filtered;
 pub(crate) mod forward;
 pub(crate) mod head;
 pub(crate) mod hop_by_hop;

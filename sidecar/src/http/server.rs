@@ -12,7 +12,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::http::body::ResponseBody;
-use crate::http::client::Client;
+use crate::http::client::{Client, Order};
 use crate::http::exchange::{BodyState, Details, Exchange, Guard, ResponseHead};
 use crate::http::filter::{self, Passed};
 use crate::http::forward::{self, Outcome};
@@ -48,12 +48,11 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Aborted> {
     let (parts, body) = request.into_parts();
-    match RequestHead::new(parts) {
-        Ok((head, hop_by_hop)) => run(Exchange::begin(&client, head, body), &hop_by_hop).await,
-        Err((head, malformed)) => {
-            let guard = Exchange::begin(&client, head, body);
-            Ok(refuse(guard, malformed))
-        }
+    let (head, checked) = RequestHead::new(parts);
+    let guard = Exchange::begin(&client, head, body);
+    match checked {
+        Ok(hop_by_hop) => run(guard, &hop_by_hop).await,
+        Err(malformed) => Ok(refuse(guard, malformed)),
     }
 }
 
@@ -66,6 +65,7 @@ fn refuse(guard: Guard, malformed: Malformed) -> Response<ResponseBody> {
         _ => Why::BadRequest,
     };
     note(&guard.0, why);
+    guard.0.client.must_linger.set(true);
     let mut reply = local_reply::own(why);
     reply.body = format!("{}\n", malformed.why).into_bytes();
     let head = ResponseHead {
@@ -202,6 +202,9 @@ fn switch(
 /// Answers in the proxy's own words, which pass the response filters like any answer.
 async fn answer_own(guard: Guard, why: Why) -> Result<Response<ResponseBody>, Aborted> {
     note(&guard.0, why);
+    if why.closes() {
+        guard.0.client.must_linger.set(true);
+    }
     let reply = local_reply::own(why);
     if why == Why::FilterFailed {
         guard.0.filters.borrow_mut().take();
@@ -233,7 +236,8 @@ async fn answer_local(guard: Guard, reply: Reply) -> Result<Response<ResponseBod
     let Some(head) = exchange.response.borrow_mut().take() else {
         return Err(Aborted);
     };
-    Ok(finish_head(guard, head, reply.body))
+    let body = filter::own_body(exchange, reply.body).await;
+    Ok(finish_head(guard, head, body))
 }
 
 /// A filter's answer in place of the response, given in the response phase: nobody is asked again.
@@ -289,10 +293,22 @@ fn finish_head(guard: Guard, head: ResponseHead, body: Vec<u8>) -> Response<Resp
 fn decorate(exchange: &Exchange, response: &mut Response<()>, head: ResponseHead) {
     exchange.facts.status.set(head.status.as_u16());
     *response.status_mut() = head.status;
+    if exchange.active.generation.filters.len() > 1 {
+        // Filters of the operator's own may read it when they log; evenkeel's does not.
+        let headers = head.headers.clone();
+        exchange.response.replace(Some(ResponseHead {
+            status: head.status,
+            headers,
+        }));
+    }
     *response.headers_mut() = head.headers;
     if exchange.request.borrow().version == Version::HTTP_2 {
         // HTTP/2 has no such header (RFC 9113 section 8.2.2).
         response.headers_mut().remove(CONNECTION);
+    } else if exchange.client.pending_order() == Order::Drain {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if exchange.worker().shared.options.show_decision
         && let Some(filters) = exchange.filters.borrow().as_ref()

@@ -42,7 +42,7 @@ pub(crate) fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, bi
     // A socket that cannot do without delay still works.
     let _ = stream.set_nodelay(true);
     let client = Rc::new(Client::new(worker, canonical(peer), canonical(local), bind));
-    if worker.is_draining.get() {
+    if worker.draining.get().is_some() {
         client.order(Order::Drain);
     }
     let slot = worker.clients.borrow_mut().insert(Rc::clone(&client));

@@ -140,20 +140,8 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     }
     let service = service_fn(|request| server::serve(Rc::clone(client), request));
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut is_draining = false;
-    let ended = poll_fn(|cx| {
-        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
-            return Poll::Ready(ended);
-        }
-        if !is_draining && client.pending_order() == Order::Drain {
-            // After the poll: a request that has come is served.
-            is_draining = true;
-            Pin::new(&mut connection).graceful_shutdown();
-            return Pin::new(&mut connection).poll(cx);
-        }
-        Poll::Pending
-    })
-    .await;
+    // Drained by `Connection: close` in its next answer, and by the janitor.
+    let ended = (&mut connection).await;
     if let Err(error) = &ended
         && error.is_parse()
     {

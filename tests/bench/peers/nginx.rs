@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use super::{SECOND_ROUTE, Task, write};
-use crate::process::{first_line, on_path};
+use super::{SECOND_ROUTE, Task, peer_program, write};
+use crate::process::first_line;
 
 /// How it writes its access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Log {
 }
 
 pub fn program() -> Result<PathBuf> {
-    on_path("nginx").context("no nginx on the PATH (Debian: apt-get install nginx-light)")
+    peer_program("nginx")
 }
 
 pub fn version(program: &Path) -> String {
