@@ -1,26 +1,36 @@
 # Two commands matter: `make run` (everything built, then the demo) and `make test`. Each target is a line or two; the work is in deploy/ and tests/.
-.PHONY: run test bench soak lint peers
+.PHONY: build run test bench soak lint
 
-run:
-	cargo run --release --package evenkeel -- demo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# The executable to install: one file, with the filter and its native code in it.
+EVENKEEL := $(abspath $(TARGET))/evenkeel
 
-test: peers
+build:
+	cargo build --release --package evenkeel
+	$(TARGET)/release/evenkeel seal --out $(EVENKEEL)
+
+run: build
+	$(EVENKEEL) demo
+
+# The tests use one sealed debug build, so that each of the many proxies they start does not compile the filter anew.
+test:
+	deploy/install-peers.sh
 	cargo build
-	cargo test
+	$(TARGET)/debug/evenkeel seal --out $(EVENKEEL)-debug
+	EVENKEEL_BIN=$(EVENKEEL)-debug cargo test
 
 # Side by side with nginx, HAProxy and Envoy: a table for the README. Takes about an hour of a quiet machine.
-bench: peers
-	cargo build --release --package evenkeel
-	cargo run --release --package evenkeel-tests --bin bench
+bench: build
+	deploy/install-peers.sh
+	EVENKEEL_BIN=$(EVENKEEL) cargo run --release --package evenkeel-tests --bin bench
 
 # The long forms of the tests that have one.
-soak: peers
+soak:
+	deploy/install-peers.sh
 	cargo build
-	EVENKEEL_SOAK=1 cargo test --package evenkeel-tests --test e2e
+	$(TARGET)/debug/evenkeel seal --out $(EVENKEEL)-debug
+	EVENKEEL_BIN=$(EVENKEEL)-debug EVENKEEL_SOAK=1 cargo test --package evenkeel-tests --test e2e
 
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-
-peers:
-	deploy/install-peers.sh

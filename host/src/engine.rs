@@ -130,7 +130,7 @@ impl Module {
         {
             return Err(ModuleError::NoAbi);
         }
-        if !matches!(module.get_export("memory"), Some(ExternType::Memory(memory)) if !memory.is_64())
+        if !matches!(module.get_export("memory"), Some(ExternType::Memory(memory)) if !memory.is_64() && !memory.is_shared())
         {
             return Err(ModuleError::Malformed(
                 "no memory is exported as `memory`".to_owned(),

@@ -111,7 +111,13 @@ impl HttpFilters {
                 Direction::Request => ("proxy_on_request_headers", &known.request_headers),
                 Direction::Response => ("proxy_on_response_headers", &known.response_headers),
             };
-            let Some(function) = function else { continue };
+            let Some(function) = function else {
+                // It may have asked for something in `on_context_create`.
+                if let Some(end) = self.shared.take_end() {
+                    return self.end(end);
+                }
+                continue;
+            };
             context.open_map(map);
             let count = u32::try_from(self.stream.count(map)).unwrap_or(u32::MAX);
             let called = vm.call_stream(

@@ -60,7 +60,8 @@ pub(crate) fn instantiate(
             instance
                 .get_typed_func::<u32, u32>(&mut *run.store, name)
                 .ok()
-        });
+        })
+        .map(Rc::new);
     let state = run.store.data_mut();
     state.memory = memory;
     state.allocate = allocate;
@@ -145,6 +146,7 @@ fn new_state(process: &Process, options: VmOptions, environment: Rc<dyn Environm
         calls: HashMap::default(),
         last_token: 0,
         call_outcome: None,
+        call_data: None,
         budget: Budget::new(options.start_deadline),
         scratch: RefCell::default(),
     }

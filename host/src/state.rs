@@ -50,7 +50,8 @@ pub(crate) enum Configuring {
 /// The store's data.
 pub(crate) struct State {
     pub(crate) memory: Option<Memory>,
-    pub(crate) allocate: Option<TypedFunc<u32, u32>>,
+    /// In an `Rc` because cloning a `TypedFunc` touches counters that all threads share.
+    pub(crate) allocate: Option<Rc<TypedFunc<u32, u32>>>,
     pub(crate) limits: StoreLimits,
     pub(crate) environment: Rc<dyn Environment>,
     pub(crate) process: Process,
@@ -75,6 +76,8 @@ pub(crate) struct State {
     pub(crate) calls: HashMap<u32, u32, BuildHasherDefault<IdHasher>>,
     pub(crate) last_token: u32,
     pub(crate) call_outcome: Option<Rc<HttpCallOutcome>>,
+    /// What the running `on_foreign_function` is about.
+    pub(crate) call_data: Option<Rc<[u8]>>,
     pub(crate) budget: Budget,
     /// Reused for answers that are put together in the host.
     pub(crate) scratch: RefCell<Vec<u8>>,

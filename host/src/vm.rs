@@ -248,6 +248,13 @@ impl Vm {
         });
     }
 
+    fn set_call_data(&self, data: Option<Rc<[u8]>>) {
+        self.with_state(|state| {
+            state.call_data = data;
+            Some(())
+        });
+    }
+
     /// `on_done`, then deletion: at once, or at `proxy_done` if the guest says not yet.
     pub(crate) fn end_root(&self, root: &Rc<RootContext>) {
         if matches!(root.life.get(), RootLife::Gone | RootLife::DonePending) {
@@ -367,6 +374,25 @@ impl Plugin {
                 self.root.id,
             );
         }
+    }
+
+    /// Calls `on_foreign_function`: an embedder's own event for its own filters. `data` is readable as buffer 8 meanwhile.
+    pub fn foreign_function(&self, function: u32, data: &[u8]) {
+        if self.root.life.get() == RootLife::Gone {
+            return;
+        }
+        let Ok(length) = u32::try_from(data.len()) else {
+            return;
+        };
+        self.vm.set_call_data(Some(data.into()));
+        let arguments = (self.root.id, function, length);
+        self.vm.notify(
+            "proxy_on_foreign_function",
+            |known| known.foreign_function.as_ref(),
+            &self.root,
+            arguments,
+        );
+        self.vm.set_call_data(None);
     }
 
     /// Ends the root context: done, then delete. Streams that still run on it keep it alive until they finish.

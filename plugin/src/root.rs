@@ -67,10 +67,8 @@ impl RootContext for Root {
         let Some(policy) = configured else {
             return false;
         };
-        let Ok(mut place) = self.policy.try_borrow_mut() else {
-            return false;
-        };
-        *place = Some(policy);
+        // Streams that are there keep the policy they began with.
+        self.policy = Rc::new(RefCell::new(Some(policy)));
         hostcalls::set_tick_period_ms(TICK_MS);
         true
     }

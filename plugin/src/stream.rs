@@ -1,12 +1,11 @@
 //! One HTTP stream: decided at the request's head, moved at the response's, finished once.
 
-use evenkeel_policy::client_ip::parse_socket_address;
-use evenkeel_policy::exchange::{Answer, Decision, Exchange, Head, LastAttempt, Policy};
+use evenkeel_policy::exchange::{Answer, Decision, Exchange, LastAttempt, Policy};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use crate::hostcalls;
-use crate::request_facts::Pairs;
+use crate::request_facts::RequestFacts;
 use crate::root::SharedPolicy;
 use crate::steering::{Outcome, carry_out};
 use crate::virtual_machine::{self, HostShared, VirtualMachine};
@@ -68,7 +67,9 @@ impl HttpContext for Stream {
                 self.exchange = exchange;
                 Action::Continue
             }
-            _ => Action::Pause,
+            Some((Outcome::Answered, _)) => Action::Pause,
+            // Without steering headers the host answers 503 itself; waiting would be for ever.
+            None => Action::Continue,
         }
     }
 
@@ -109,15 +110,7 @@ fn steer(vm: &mut VirtualMachine, policy: &mut Policy) -> (Outcome, Exchange) {
     if vm.slots.index().is_none() {
         claim(vm, policy);
     }
-    let map = hostcalls::request_header_pairs();
-    let source = hostcalls::property(b"source\0address");
-    let peer = source
-        .as_ref()
-        .and_then(|address| parse_socket_address(address.as_slice()));
-    let head = Head {
-        peer,
-        pairs: Pairs::new(map.as_ref().map_or(&[], |map| map.as_slice())),
-    };
+    let facts = RequestFacts::fetch();
     let VirtualMachine {
         random,
         slots,
@@ -125,7 +118,7 @@ fn steer(vm: &mut VirtualMachine, policy: &mut Policy) -> (Outcome, Exchange) {
         text,
         ..
     } = vm;
-    let decided = policy.decide(&head, random, edits, |pool| {
+    let decided = policy.decide(&facts.head(), random, edits, |pool| {
         if pool.needs_load() {
             pool.read_others(hostcalls::now_ns() / 1_000_000, slots, &mut HostShared);
         }

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Faults};
 use crate::run::{self, RunOptions, Wrong};
-use crate::{check, embedded, envoy};
+use crate::{check, demo, embedded, envoy, sealed};
 
 const FAILED: u8 = 1;
 const WRONG: u8 = 2;
@@ -34,6 +34,14 @@ enum Command {
         file: File,
         /// Folder to write into; made if it is not there
         #[arg(short, long = "out", value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Everything on one machine, nothing to install: three web nodes, the proxy, and a page that shows what it does
+    Demo,
+    /// Write a copy of this executable that need not compile its filter at start (part of the build)
+    #[command(hide = true)]
+    Seal {
+        #[arg(short, long = "out", value_name = "FILE")]
         out: PathBuf,
     },
 }
@@ -71,6 +79,12 @@ pub fn main() -> ExitCode {
         Command::Run(file) => serve(&file.config),
         Command::Check(file) => explain(&file.config),
         Command::Envoy { file, out } => write_envoy(&file.config, &out),
+        Command::Seal { out } => sealed::seal(&out)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Failure::from),
+        Command::Demo => demo::run()
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Failure::from),
     };
     match outcome {
         Ok(code) => code,

@@ -21,6 +21,7 @@ mod janitor;
 mod listen;
 mod modules;
 mod reload;
+mod sealed;
 mod shared;
 mod slots;
 mod upstream;

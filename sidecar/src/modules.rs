@@ -9,6 +9,7 @@ use evenkeel_policy::contract::{HTTP_ROOT_ID, VM_ID};
 use crate::config::Config;
 use crate::embedded;
 use crate::filter::{Configuration, FilterSource};
+use crate::sealed;
 
 /// Largest `.wasm` file of the operator's own.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -24,7 +25,7 @@ impl Modules {
     pub(crate) fn new() -> Result<Self, String> {
         let engine = Engine::new()
             .map_err(|error| format!("cannot start the WebAssembly engine: {error}"))?;
-        let own = Module::load(&engine, embedded::FILTER, None)
+        let own = Module::load(&engine, embedded::FILTER, sealed::artefact().as_deref())
             .map_err(|error| format!("evenkeel.wasm: {error}"))?;
         Ok(Self {
             engine,

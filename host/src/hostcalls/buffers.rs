@@ -20,6 +20,7 @@ enum Buffer {
     Empty,
     Data(Rc<StreamContext>, Side),
     Call(Rc<HttpCallOutcome>),
+    CallData(Rc<[u8]>),
     VmConfiguration,
     PluginConfiguration,
 }
@@ -40,7 +41,7 @@ fn data(context: &StreamContext, side: Side) -> &RefCell<Vec<u8>> {
 fn find(state: &State, kind: u32) -> Result<Buffer, Status> {
     Ok(match kind {
         0..=3 => {
-            let side = if kind % 2 == 0 {
+            let side = if kind.is_multiple_of(2) {
                 Side::Request
             } else {
                 Side::Response
@@ -64,7 +65,10 @@ fn find(state: &State, kind: u32) -> Result<Buffer, Status> {
         6 => Buffer::VmConfiguration,
         7 if state.configuring == Configuring::Plugin => Buffer::PluginConfiguration,
         7 => return Err(Status::NotFound),
-        8 => Buffer::Empty,
+        8 => state
+            .call_data
+            .clone()
+            .map_or(Buffer::Empty, Buffer::CallData),
         _ => return Err(Status::BadArgument),
     })
 }
@@ -77,6 +81,7 @@ fn with_bytes<T>(buffer: &Buffer, state: &State, look: impl FnOnce(&[u8]) -> T) 
             HttpCallOutcome::Response { body, .. } => look(body),
             HttpCallOutcome::Reset => look(&[]),
         },
+        Buffer::CallData(data) => look(data),
         Buffer::VmConfiguration => look(&state.vm_configuration),
         Buffer::PluginConfiguration => look(
             state

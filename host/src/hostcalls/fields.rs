@@ -120,12 +120,21 @@ fn change(
     Ok(())
 }
 
-/// `proxy_get_header_map_size(map, *size)`: bytes of all names and values. BadArgument: not in its phase.
+/// `proxy_get_header_map_size(map, *size)`: bytes of all names and values. BadArgument: a map that could not be changed now
+/// either (Envoy asks for the changeable one here).
 pub(super) fn size(caller: &mut Caller<'_, State>, map: u32, size_at: u32) -> Answer {
-    let kind = MapKind::from_abi(map)?;
+    let MapKind::Stream(map) = MapKind::from_abi(map)? else {
+        return Err(Status::BadArgument.into());
+    };
     let (memory, state) = open(caller)?;
-    let map = readable(state, kind).ok_or(Status::BadArgument)?;
-    let size = u32::try_from(measure(&map).plain()).map_err(|_| Status::InternalFailure)?;
+    let context = state
+        .active
+        .stream
+        .as_ref()
+        .filter(|context| context.map_writable(map))
+        .ok_or(Status::BadArgument)?;
+    let measure = measure(&Readable::Stream(context.clone(), map));
+    let size = u32::try_from(measure.plain()).map_err(|_| Status::InternalFailure)?;
     Ok(write(memory, size_at, size.to_le_bytes())?)
 }
 

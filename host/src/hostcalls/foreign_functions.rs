@@ -159,14 +159,18 @@ mod tests {
 
     #[test]
     fn reads_exactly_the_message() {
-        let good: [(&[u8], (&[u8], &[u8])); 4] = [
-            (b"\x0A\x01p\x12\x02vv\x18\x01", (b"p", b"vv")),
-            (b"\x12\x02vv\x0A\x01p", (b"p", b"vv")),
-            (b"\x0A\x01p\x0A\x01q", (b"q", b"")),
-            (b"", (b"", b"")),
+        let good: [(&[u8], [&[u8]; 2]); 4] = [
+            (b"\x0A\x01p\x12\x02vv\x18\x01", [b"p", b"vv"]),
+            (b"\x12\x02vv\x0A\x01p", [b"p", b"vv"]),
+            (b"\x0A\x01p\x0A\x01q", [b"q", b""]),
+            (b"", [b"", b""]),
         ];
-        for (data, expected) in good {
-            assert_eq!(filter_state_arguments(data), Some(expected), "{data:?}");
+        for (data, [path, value]) in good {
+            assert_eq!(
+                filter_state_arguments(data),
+                Some((path, value)),
+                "{data:?}"
+            );
         }
         let bad: [&[u8]; 6] = [
             b"\x0A\x05p",

@@ -76,7 +76,7 @@ pub(super) fn link(linker: &mut Linker<State>, imports: &mut Imports) -> wasmtim
             "proc_exit",
             |caller: Caller<'_, State>, code: u32| {
                 caller.data().environment.log(
-                    LogLevel::Error,
+                    LogLevel::Debug,
                     format!("the filter called proc_exit({code}), which has no effect").as_bytes(),
                 );
             },

@@ -9,4 +9,17 @@
 )]
 
 mod first_filter;
+mod hostcall_rows;
+mod hostcall_table;
+mod http_calls;
+mod life;
+mod local_replies;
+mod modules;
+mod pausing;
+mod properties;
+mod puppet;
+mod shared;
+mod start;
+mod tcp;
+mod traps;
 mod world;

@@ -10,16 +10,16 @@ use evenkeel_host::http_filters::{Chain, HttpFilters};
 use evenkeel_host::{Engine, Failure, Module, Plugin, Process, StartError, Vm, VmOptions};
 
 /// An engine for one test.
-pub fn engine() -> Engine {
+pub(crate) fn engine() -> Engine {
     Engine::new().unwrap()
 }
 
 /// A module from WAT.
-pub fn module(engine: &Engine, wat: &str) -> Module {
+pub(crate) fn module(engine: &Engine, wat: &str) -> Module {
     Module::compile(engine, &wat::parse_str(wat).unwrap()).unwrap()
 }
 
-pub fn options() -> VmOptions {
+pub(crate) fn options() -> VmOptions {
     VmOptions {
         vm_id: "test".to_owned(),
         vm_configuration: b"vm configuration".to_vec(),
@@ -38,19 +38,19 @@ type Foreign = Box<dyn Fn(&[u8], &[u8]) -> Option<Vec<u8>>>;
 
 /// What the VM told its embedder.
 #[derive(Default)]
-pub struct World {
-    pub logs: RefCell<Vec<(LogLevel, String)>>,
-    pub calls: RefCell<VecDeque<HttpCall>>,
-    pub refuse_calls: Cell<Option<CallRefused>>,
-    pub ticks: RefCell<Vec<(u32, Duration)>>,
-    pub failures: RefCell<Vec<Failure>>,
-    pub foreign: RefCell<Option<Foreign>>,
+pub(crate) struct World {
+    pub(crate) logs: RefCell<Vec<(LogLevel, String)>>,
+    pub(crate) calls: RefCell<VecDeque<HttpCall>>,
+    pub(crate) refuse_calls: Cell<Option<CallRefused>>,
+    pub(crate) ticks: RefCell<Vec<(u32, Duration)>>,
+    pub(crate) failures: RefCell<Vec<Failure>>,
+    pub(crate) foreign: RefCell<Option<Foreign>>,
     /// Done in every log line: for guests that have to wait.
-    pub on_log: RefCell<Option<Box<dyn Fn()>>>,
+    pub(crate) on_log: RefCell<Option<Box<dyn Fn()>>>,
 }
 
 impl World {
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.logs
             .borrow()
             .iter()
@@ -95,19 +95,18 @@ impl Environment for World {
 }
 
 /// A VM of one module with one plugin, and its world.
-pub struct Running {
-    pub world: Rc<World>,
-    pub process: Process,
-    pub vm: Vm,
-    pub plugin: Plugin,
-    pub chain: Rc<Chain>,
+pub(crate) struct Running {
+    pub(crate) world: Rc<World>,
+    pub(crate) vm: Vm,
+    pub(crate) plugin: Plugin,
+    pub(crate) chain: Rc<Chain>,
 }
 
-pub fn run(engine: &Engine, wat: &str) -> Running {
+pub(crate) fn run(engine: &Engine, wat: &str) -> Running {
     run_with(engine, wat, Process::new(), options(), Rc::default()).unwrap()
 }
 
-pub fn run_with(
+pub(crate) fn run_with(
     engine: &Engine,
     wat: &str,
     process: Process,
@@ -119,7 +118,6 @@ pub fn run_with(
     let chain = Chain::new(vec![plugin.clone()]);
     Ok(Running {
         world,
-        process,
         vm,
         plugin,
         chain,
@@ -127,12 +125,12 @@ pub fn run_with(
 }
 
 impl Running {
-    pub fn stream(&self) -> (Rc<Stream>, HttpFilters) {
+    pub(crate) fn stream(&self) -> (Rc<Stream>, HttpFilters) {
         on_chain(&self.chain)
     }
 }
 
-pub fn on_chain(chain: &Rc<Chain>) -> (Rc<Stream>, HttpFilters) {
+pub(crate) fn on_chain(chain: &Rc<Chain>) -> (Rc<Stream>, HttpFilters) {
     let stream = Rc::new(Stream::get("/path?a=1#f"));
     let filters = HttpFilters::new(chain, stream.clone());
     (stream, filters)
@@ -140,11 +138,11 @@ pub fn on_chain(chain: &Rc<Chain>) -> (Rc<Stream>, HttpFilters) {
 
 /// A stream in memory.
 #[derive(Default)]
-pub struct Stream {
+pub(crate) struct Stream {
     maps: RefCell<[Option<Pairs>; 4]>,
-    pub woken: Cell<u32>,
-    pub route_cleared: Cell<u32>,
-    pub state: RefCell<Vec<(Vec<u8>, Vec<u8>)>>,
+    pub(crate) woken: Cell<u32>,
+    pub(crate) route_cleared: Cell<u32>,
+    pub(crate) state: RefCell<Vec<(Vec<u8>, Vec<u8>)>>,
 }
 
 fn slot(map: HeaderMap) -> usize {
@@ -156,7 +154,7 @@ fn slot(map: HeaderMap) -> usize {
     }
 }
 
-pub fn owned(pairs: &[(&str, &str)]) -> Pairs {
+pub(crate) fn owned(pairs: &[(&str, &str)]) -> Pairs {
     pairs
         .iter()
         .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
@@ -164,7 +162,7 @@ pub fn owned(pairs: &[(&str, &str)]) -> Pairs {
 }
 
 impl Stream {
-    pub fn get(path: &str) -> Self {
+    pub(crate) fn get(path: &str) -> Self {
         let stream = Self::default();
         let host = (":authority", "example.test");
         stream.put(
@@ -181,11 +179,11 @@ impl Stream {
         stream
     }
 
-    pub fn put(&self, map: HeaderMap, pairs: &[(&str, &str)]) {
+    pub(crate) fn put(&self, map: HeaderMap, pairs: &[(&str, &str)]) {
         self.maps.borrow_mut()[slot(map)] = Some(owned(pairs));
     }
 
-    pub fn field(&self, map: HeaderMap, name: &str) -> Option<String> {
+    pub(crate) fn field(&self, map: HeaderMap, name: &str) -> Option<String> {
         let mut found = None;
         self.value(map, name.as_bytes(), &mut |value| {
             found = Some(String::from_utf8_lossy(value).into_owned())
@@ -194,7 +192,7 @@ impl Stream {
     }
 
     /// Waits for the owner's wake-up since the last time it was asked.
-    pub fn was_woken(&self) -> bool {
+    pub(crate) fn was_woken(&self) -> bool {
         self.woken.replace(0) > 0
     }
 }
@@ -273,7 +271,7 @@ impl HttpStream for Stream {
 }
 
 /// One of each encoding.
-pub fn attribute(attribute: Attribute, answer: &mut dyn FnMut(Value<'_>)) -> bool {
+pub(crate) fn attribute(attribute: Attribute, answer: &mut dyn FnMut(Value<'_>)) -> bool {
     match attribute {
         Attribute::SourceAddress => answer(Value::Bytes(b"192.0.2.1:4711")),
         Attribute::SourcePort => answer(Value::Int(4711)),
@@ -289,7 +287,7 @@ pub fn attribute(attribute: Attribute, answer: &mut dyn FnMut(Value<'_>)) -> boo
     true
 }
 
-pub fn set_state(
+pub(crate) fn set_state(
     table: &RefCell<Vec<(Vec<u8>, Vec<u8>)>>,
     path: &[u8],
     value: &[u8],

@@ -80,7 +80,13 @@ impl<'t> Collector<'t> {
 
     /// The value at `path` is wrong.
     pub fn value(&mut self, path: &str, message: impl Into<String>) {
-        let at = self.tree.locate(path).value;
+        let place = self.tree.locate(path);
+        // A block begins below its key, and the key is what one looks for.
+        let at = if place.value.line > place.key.line {
+            place.key
+        } else {
+            place.value
+        };
         self.faults.push(Fault {
             at,
             path: path.to_owned(),

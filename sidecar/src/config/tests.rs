@@ -243,17 +243,20 @@ fn files_that_are_named_must_be_what_they_are_named_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("evenkeel.yaml");
     std::fs::write(folder.path().join("f.wasm"), "not a module").unwrap();
+    std::fs::write(folder.path().join("empty.wasm"), b"\0asm\x01\0\0\0").unwrap();
     std::fs::write(folder.path().join("site.pem"), "no certificate").unwrap();
     let wrong = |text: String| Config::parse(&path, &text).unwrap_err().to_string();
     let said = wrong(format!(
-        "{GOOD}filters: [{{path: f.wasm}}, {{path: none.wasm}}, {{}}]\n"
+        "{GOOD}filters: [{{path: f.wasm}}, {{path: none.wasm}}, {{}}, {{path: empty.wasm}}]\n"
     ));
     for part in [
-        ":6:18: filters[0].path: expected a WebAssembly module",
+        ":6:18: filters[0].path: expected a proxy-wasm module",
         "it does not begin like one",
         ":6:34: filters[1].path",
         "No such file",
         ":6:46: filters[2].path",
+        ":6:57: filters[3].path: expected a proxy-wasm module",
+        "proxy_abi_version",
     ] {
         assert!(said.contains(part), "{said} lacks {part}");
     }
@@ -265,6 +268,15 @@ fn files_that_are_named_must_be_what_they_are_named_for() {
     let said = wrong(changed("name: web", "tls: {cert: site.pem}"));
     assert!(
         said.contains(":2:19: listeners[0].tls: expected both cert and key"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_block_below_its_key_is_told_by_its_key() {
+    let said = parse("listeners:\n  - bind: 127.0.0.1:1\npolicy:\n  pools:\n    evenkeel:\n      servers: [{address: 127.0.0.1:1}]\n").unwrap_err().to_string();
+    assert!(
+        said.starts_with("evenkeel.yaml:5:5: policy.pools.evenkeel: "),
         "{said}"
     );
 }

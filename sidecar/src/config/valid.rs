@@ -1,10 +1,12 @@
 //! From the file as written to a configuration that can run: ranges, defaults, names, files. Collects every fault it can find.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use evenkeel_host::{Engine, Module};
 use evenkeel_policy::config::check_name;
 use evenkeel_policy::config::units::{parse_duration, parse_size};
 use serde_json::Value;
@@ -20,6 +22,8 @@ use super::{
 const LISTENERS_MAX: usize = 64;
 const WORKERS_MAX: usize = 64;
 const FILTERS_MAX: usize = 16;
+/// Largest `.wasm` file of the operator's own.
+const FILTER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The longest and shortest time that a timeout can be set to.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
@@ -313,6 +317,7 @@ impl Validator<'_, '_> {
             return Vec::new();
         }
         let mut valid = Vec::new();
+        let mut engine = None;
         for (index, Mapping(filter)) in filters.iter().enumerate() {
             let Some(path) = filter.path.as_deref().filter(|path| !path.is_empty()) else {
                 self.faults.value(
@@ -322,10 +327,10 @@ impl Validator<'_, '_> {
                 continue;
             };
             let file = self.file(path);
-            if let Err(why) = starts_like_a_module(&file) {
+            if let Err(why) = check_module(&file, &mut engine) {
                 self.faults.value(
                     &format!("filters[{index}].path"),
-                    format!("expected a WebAssembly module: {}: {why}", file.display()),
+                    format!("expected a proxy-wasm module: {}: {why}", file.display()),
                 );
             }
             valid.push(ExtraFilter {
@@ -376,16 +381,24 @@ impl Validator<'_, '_> {
     }
 }
 
-fn starts_like_a_module(path: &Path) -> Result<(), String> {
-    use std::io::Read;
-    let mut magic = [0; 4];
-    std::fs::File::open(path)
-        .map_err(|error| error.to_string())?
-        .read_exact(&mut magic)
-        .map_err(|_| "it is too short to be one".to_owned())?;
-    if &magic == b"\0asm" {
-        Ok(())
-    } else {
-        Err("it does not begin like one".to_owned())
+/// Compiles the module once to see that it is one and that every import of it is known.
+fn check_module(path: &Path, engine: &mut Option<Engine>) -> Result<(), String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    file.take(FILTER_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > FILTER_BYTES_MAX {
+        return Err(format!("it is larger than {FILTER_BYTES_MAX} bytes"));
     }
+    if !bytes.starts_with(b"\0asm") {
+        return Err("it does not begin like one".to_owned());
+    }
+    let engine = match engine {
+        Some(engine) => engine,
+        None => engine.insert(Engine::new().map_err(|error| error.to_string())?),
+    };
+    Module::compile(engine, &bytes)
+        .map(drop)
+        .map_err(|error| error.to_string())
 }

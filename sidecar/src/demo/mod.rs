@@ -24,11 +24,50 @@ use tokio::task::LocalSet;
 use self::console::{Console, Facts};
 use self::node::Node;
 use crate::config::Config;
+use crate::run::{self, RunOptions, Running};
 
 /// Names and weights of the nodes: 3, 2, 1, so that the page shows what a weight is.
 const NODES: [(&str, u16); 3] = [("web1", 3), ("web2", 2), ("web3", 1)];
 const USUAL_PORT: u16 = 8080;
 const USUAL_ADMIN_PORT: u16 = 8404;
+
+/// Starts everything, says where, and serves until Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// When something does not start.
+pub fn run() -> anyhow::Result<()> {
+    let (backends, running) = start(Ports::Usual).or_else(|_| start(Ports::Free))?;
+    println!("evenkeel demo");
+    println!("  the page    http://{}/", backends.bind);
+    println!("  the proxy   http://{}/round_robin/hello", backends.bind);
+    println!(
+        "  the admin   http://{}/metrics, /api/state, /readyz",
+        backends.admin
+    );
+    println!("Ctrl-C ends it.");
+    running.wait();
+    Ok(())
+}
+
+/// The servers, and the proxy in front of them. Between the choice of a port and its use somebody else may take it.
+fn start(ports: Ports) -> anyhow::Result<(Backends, Running)> {
+    let backends = Backends::start(ports)?;
+    let options = RunOptions {
+        show_decision: true,
+        handle_signals: true,
+        ..RunOptions::default()
+    };
+    let running = run::start(backends.config()?, options)?;
+    Ok((backends, running))
+}
+
+/// Where the proxy listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ports {
+    /// 8080 and 8404, each replaced by a free one if it is taken.
+    Usual,
+    Free,
+}
 
 /// The servers behind the proxy. They run on a thread of their own, until this is dropped.
 pub struct Backends {
@@ -45,9 +84,9 @@ impl Backends {
     ///
     /// # Errors
     /// When there are no ports or threads to be had.
-    pub fn start() -> anyhow::Result<Self> {
-        let bind = usual_or_free(USUAL_PORT)?;
-        let admin = usual_or_free(USUAL_ADMIN_PORT)?;
+    pub fn start(ports: Ports) -> anyhow::Result<Self> {
+        let bind = choose(ports, USUAL_PORT)?;
+        let admin = choose(ports, USUAL_ADMIN_PORT)?;
         let (stop, stopped) = oneshot::channel();
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         let thread = thread::Builder::new()
@@ -134,7 +173,7 @@ fn configuration(
     console: SocketAddr,
 ) -> String {
     let mut text = format!(
-        "listeners:\n  - {{name: web, bind: \"{bind}\"}}\nadmin: {{bind: \"{admin}\"}}\ntimeouts: {{connect: 500ms}}\npolicy:\n  routes:\n"
+        "listeners:\n  - {{name: web, bind: \"{bind}\"}}\nadmin: {{bind: \"{admin}\"}}\nworkers: 1                # one worker takes turns by itself, so the page shows the textbook sequence\ntimeouts: {{connect: 500ms}}\npolicy:\n  routes:\n"
     );
     for method in Algorithm::ALL.map(Algorithm::name) {
         text.push_str(&format!(
@@ -159,10 +198,11 @@ fn configuration(
     text
 }
 
-/// The usual port of this machine if nobody has it, else any free one.
-fn usual_or_free(port: u16) -> anyhow::Result<SocketAddr> {
+/// The usual port of this machine if it is wanted and nobody has it, else any free one.
+fn choose(ports: Ports, usual: u16) -> anyhow::Result<SocketAddr> {
+    let wanted = if ports == Ports::Usual { usual } else { 0 };
     // A plain socket, which a port that somebody shares by SO_REUSEPORT refuses, too.
-    let listener = TcpListener::bind(("127.0.0.1", port))
+    let listener = TcpListener::bind(("127.0.0.1", wanted))
         .or_else(|_| TcpListener::bind("127.0.0.1:0"))
         .context("no free port")?;
     Ok(listener.local_addr()?)

@@ -29,7 +29,7 @@ fn address(config: &Config, pool: &str, server: usize) -> SocketAddr {
 
 #[test]
 fn the_configuration_of_the_demo_is_valid_and_has_a_pool_for_each_method() {
-    let backends = Backends::start().unwrap();
+    let backends = Backends::start(Ports::Usual).unwrap();
     let config = backends.config().unwrap();
     assert_eq!(config.policy.pools.len(), Algorithm::ALL.len() + 1);
     assert!(
@@ -39,7 +39,10 @@ fn the_configuration_of_the_demo_is_valid_and_has_a_pool_for_each_method() {
 
 #[test]
 fn two_demos_do_not_meet() {
-    let (one, two) = (Backends::start().unwrap(), Backends::start().unwrap());
+    let (one, two) = (
+        Backends::start(Ports::Usual).unwrap(),
+        Backends::start(Ports::Usual).unwrap(),
+    );
     assert_ne!(
         address(&one.config().unwrap(), "console", 0),
         address(&two.config().unwrap(), "console", 0)
@@ -48,7 +51,7 @@ fn two_demos_do_not_meet() {
 
 #[test]
 fn a_node_says_who_it_is_and_can_be_stopped_and_started() {
-    let backends = Backends::start().unwrap();
+    let backends = Backends::start(Ports::Usual).unwrap();
     let config = backends.config().unwrap();
     let (web1, console) = (
         address(&config, "round_robin", 0),
@@ -80,7 +83,7 @@ fn a_node_says_who_it_is_and_can_be_stopped_and_started() {
 
 #[test]
 fn the_page_is_there_and_needs_nothing_from_elsewhere() {
-    let backends = Backends::start().unwrap();
+    let backends = Backends::start(Ports::Usual).unwrap();
     let console = address(&backends.config().unwrap(), "console", 0);
     let page = ask(console, "GET /");
     assert!(page.starts_with("HTTP/1.1 200") && page.contains("</html>"));

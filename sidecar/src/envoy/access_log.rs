@@ -54,7 +54,7 @@ fn json() -> String {
         ("pool", &pool),
         ("upstream", "%UPSTREAM_HOST%"),
         ("attempts", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"),
-        ("error", "%RESPONSE_CODE_DETAILS%"),
+        ("details", "%RESPONSE_CODE_DETAILS%"),
         ("flags", "%RESPONSE_FLAGS%"),
         ("request_id", "%REQ(X-REQUEST-ID)%"),
     ];

@@ -184,14 +184,17 @@ fn body_limit(bytes: u64) -> anyhow::Result<String> {
     ))
 }
 
-/// One of the operator's own filters: a VM of its own.
+/// One of the operator's own filters: a VM of its own, with the names that our own proxy gives it.
 fn extra_filter(index: usize, filter: &ExtraFilter) -> anyhow::Result<String> {
-    let name = format!("filter-{}", index + 1);
+    let name = filter
+        .path
+        .file_stem()
+        .map_or_else(|| "filter".into(), |stem| stem.to_string_lossy());
     let configuration = format!("value: {}", quoted(&filter.configuration));
     Ok(wasm_filter(
         &name,
         "",
-        &name,
+        &format!("{name}-{index}"),
         &absolute(&filter.path)?,
         &configuration,
     ))

@@ -37,8 +37,10 @@ pub const POOLS_MAX: usize = 256;
 pub const SERVERS_MAX: usize = crate::balance::ServerMask::SERVERS_MAX;
 /// Most routes of one configuration; the width of the route sets.
 pub const ROUTES_MAX: usize = crate::routing::ROUTES_MAX;
-/// Most values in one list of a match (hosts, prefixes, …).
-pub const MATCH_VALUES_MAX: usize = 4_096;
+/// Most values (hosts, prefixes, …) of the matches of all routes together.
+pub const MATCH_VALUES_MAX: usize = 16_384;
+/// Most regular expressions of all routes together: they are tried one by one.
+pub const REGEXES_MAX: usize = 128;
 /// Most trusted networks.
 pub const TRUSTED_MAX: usize = 4_096;
 /// Most headers in `request_headers.set`.

@@ -5,7 +5,7 @@ use regex_lite::{Regex, RegexBuilder};
 use super::document::{MatchDocument, OneOrMany, RouteDocument};
 use super::names::{nearest, shortened};
 use super::unserved::NOT_SERVED;
-use super::{ConfigError, MATCH_VALUES_MAX, PoolConfig, ROUTES_MAX, RouteSummary};
+use super::{ConfigError, MATCH_VALUES_MAX, PoolConfig, REGEXES_MAX, ROUTES_MAX, RouteSummary};
 use crate::routing::{Conditions, HostPattern, Route, Router};
 
 /// Largest compiled expression, bytes: its size also bounds the time a match takes per byte of path.
@@ -50,6 +50,32 @@ pub(super) fn routes(
             pool: document.pool.clone(),
         });
         routes.push(Route { conditions, pool });
+    }
+    let count = |of: fn(&Conditions) -> usize| {
+        routes
+            .iter()
+            .map(|route| of(&route.conditions))
+            .sum::<usize>()
+    };
+    let bounds = [
+        (
+            "values in all matches",
+            count(Conditions::values),
+            MATCH_VALUES_MAX,
+        ),
+        (
+            "regular expressions",
+            count(|conditions| conditions.path_regexes.len()),
+            REGEXES_MAX,
+        ),
+    ];
+    for (what, found, most) in bounds {
+        if found > most {
+            return Err(ConfigError::new(
+                "routes",
+                format!("expected at most {most} {what}, found {found}"),
+            ));
+        }
     }
     Ok((Router::new(&routes), summaries))
 }

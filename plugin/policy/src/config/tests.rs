@@ -429,6 +429,29 @@ fn wrong_routes_are_refused() {
 }
 
 #[test]
+fn all_routes_together_are_bounded() {
+    let hosts: Vec<String> = (0..MATCH_VALUES_MAX)
+        .map(|index| format!("h{index}"))
+        .collect();
+    refused(
+        json!({"pools": shop()["pools"], "routes": [
+            {"match": {"host": hosts}, "pool": "shop"},
+            {"match": {"path": "/x"}, "pool": "shop"},
+        ]}),
+        "routes",
+        "values in all matches",
+    );
+    let regexes: Vec<String> = (0..=REGEXES_MAX)
+        .map(|index| format!("^/{index}"))
+        .collect();
+    refused(
+        with_match(json!({"path_regex": regexes})),
+        "routes",
+        "regular expressions",
+    );
+}
+
+#[test]
 fn wrong_headers_and_networks_are_refused() {
     let set = |name: &str, value: &str| json!({"request_headers": {"set": {name: value}}});
     refused(

@@ -11,6 +11,7 @@ mod decision;
 mod edits;
 mod forwarded;
 mod lifetime;
+mod pairs;
 mod template;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod tests;
 pub use decision::{Decided, Decision, Explain, Head, Policy};
 pub use edits::{Edit, Edits};
 pub use lifetime::{Answer, Exchange, LastAttempt};
+pub use pairs::Pairs;
 pub use template::{HeaderTemplates, Template};
 
 /// Whether `name`, lower-case, may be the name of a header (RFC 9110 section 5.6.2).

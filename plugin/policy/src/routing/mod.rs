@@ -44,6 +44,15 @@ pub struct Conditions {
 }
 
 impl Conditions {
+    /// How many values it has in all lists.
+    pub(crate) fn values(&self) -> usize {
+        let paths = [&self.paths, &self.path_prefixes, &self.path_suffixes]
+            .map(Vec::len)
+            .iter()
+            .sum::<usize>();
+        self.hosts.len() + self.methods.len() + paths + self.path_regexes.len()
+    }
+
     fn any_path(&self) -> bool {
         self.paths.is_empty()
             && self.path_prefixes.is_empty()

@@ -6,6 +6,9 @@ use super::Route;
 use super::prefix_index::{PrefixTable, SortedTable};
 use super::route_set::RouteSet;
 
+/// Longest path that is given to regular expressions: their time grows with it, and a longer one matches none.
+const REGEX_PATH_BYTES_MAX: usize = 8_192;
+
 /// Paths and the routes that name them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PathIndex {
@@ -81,12 +84,12 @@ impl PathIndex {
         let mut earlier = earlier
             .filter(|(_, route)| candidates.contains(*route))
             .peekable();
-        // Expressions are over text: a path that is none matches no expression.
-        let by_expression = earlier
-            .peek()
-            .is_some()
-            .then(|| std::str::from_utf8(path).ok())
-            .flatten();
+        // Expressions are over text of bounded length: any other path matches none.
+        let text = || {
+            let is_short = path.len() <= REGEX_PATH_BYTES_MAX;
+            std::str::from_utf8(path).ok().filter(|_| is_short)
+        };
+        let by_expression = earlier.peek().is_some().then(text).flatten();
         by_expression
             .and_then(|path| earlier.find(|(regex, _)| regex.is_match(path)))
             .map(|(_, route)| *route)

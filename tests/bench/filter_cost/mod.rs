@@ -1,0 +1,314 @@
+//! What the filter alone costs: the host and `evenkeel.wasm` without a network, one request after the other.
+//!
+//! Round robin over three servers, ten trusted networks, eleven request headers, a client behind one trusted proxy: what
+//! the target for the filter's cost names. The loop without the filter is subtracted. Caches are warm here as they never are
+//! in a proxy, so time is the lower bound; instructions (counted by valgrind) do not depend on that.
+
+mod stream;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use evenkeel_host::embedder::{CallRefused, Environment, HttpCall, HttpStream, LogLevel};
+use evenkeel_host::http_filters::{Chain, HttpFilters, Verdict};
+use evenkeel_host::{Engine, Failure, Module, Process, Vm, VmOptions};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+
+use crate::Scale;
+use crate::peers::{evenkeel_binary, generate_for_envoy};
+use crate::process::on_path;
+use crate::report::{Section, Target, figure};
+use crate::statistics::Samples;
+use stream::MemoryStream;
+
+const MEMORY_MAX: usize = 256 * 1024 * 1024;
+/// Generous: under valgrind everything is fifty times slower.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+const REQUEST: [(&str, &str); 11] = [
+    (":authority", "www.example.com"),
+    (":path", "/shop/item.php?id=1234"),
+    (":method", "GET"),
+    (":scheme", "http"),
+    (
+        "user-agent",
+        "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    ),
+    (
+        "accept",
+        "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    ),
+    ("accept-language", "en-US,en;q=0.5"),
+    ("accept-encoding", "gzip, deflate, br"),
+    ("referer", "http://www.example.com/index.php"),
+    ("cookie", "PHPSESSID=4kq2v9d0s1b7n3m8c6x5z2l1ha"),
+    ("x-forwarded-for", "198.51.100.7"),
+];
+const RESPONSE: [(&str, &str); 5] = [
+    (":status", "200"),
+    ("server", "nginx"),
+    ("date", "Mon, 23 Nov 2026 12:00:00 GMT"),
+    ("content-type", "text/html"),
+    ("content-length", "1024"),
+];
+
+/// Whether the loop runs the filter or only its surroundings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum With {
+    Filter,
+    Nothing,
+}
+
+pub fn run(scale: &Scale) -> Result<Section> {
+    let scratch = tempfile::tempdir()?;
+    let wasm = prepare(scratch.path())?;
+    let mut with = Samples::default();
+    let mut without = Samples::default();
+    let mut filter = Filter::start(&std::fs::read(&wasm)?)?;
+    let requests = scale.filter_requests;
+    filter.pass(requests / 10, With::Filter)?;
+    for _ in 0..scale.rounds {
+        with.push(nanoseconds(|| filter.pass(requests, With::Filter))? / requests as f64);
+        without.push(nanoseconds(|| filter.pass(requests, With::Nothing))? / requests as f64);
+    }
+    let cost = with
+        .median()
+        .zip(without.median())
+        .map(|(with, without)| (with - without) / 1000.0);
+    let range = with
+        .range()
+        .map(|(low, high)| format!("{:.2}–{:.2}", low / 1000.0, high / 1000.0))
+        .unwrap_or_default();
+    let instructions = scale.counted_requests.and_then(|counted| {
+        let count = instructions(&wasm, counted);
+        count
+            .inspect_err(|error| eprintln!("instructions were not counted: {error:#}"))
+            .ok()
+    });
+    let markdown = format!(
+        "**Filter alone** (host and evenkeel.wasm, no network; round robin, 3 servers, 10 trusted networks, 11 headers): \
+         {} µs and {} instructions per request (with the loop around it {range} µs; the loop alone {} µs).",
+        figure(cost, 2),
+        figure(instructions, 0),
+        figure(without.median().map(|nanoseconds| nanoseconds / 1000.0), 2),
+    );
+    let json = json!({
+        "us_per_request": cost, "with_ns": with.values(), "without_ns": without.values(), "instructions_per_request": instructions,
+    });
+    let target = Target {
+        what: "filter alone, µs per request".to_owned(),
+        measured: cost,
+        at_most: 2.0,
+        digits: 2,
+    };
+    Ok(Section {
+        key: "filter",
+        markdown,
+        json,
+        invalid: Vec::new(),
+        targets: vec![target],
+    })
+}
+
+/// The loop by itself, for valgrind.
+pub fn pass(wasm: &Path, requests: u64, with: With) -> Result<()> {
+    Filter::start(&std::fs::read(wasm)?)?.pass(requests, with)
+}
+
+/// Has `evenkeel envoy` write the filter: the one that is embedded in the binary.
+fn prepare(folder: &Path) -> Result<PathBuf> {
+    let configuration = folder.join("evenkeel.yaml");
+    let document = json!({
+        "listeners": [{"name": "web", "bind": "127.0.0.1:8080", "mode": "http"}],
+        "policy": policy(),
+    });
+    std::fs::write(&configuration, document.to_string()).context("writing the configuration")?;
+    let generated = folder.join("generated");
+    generate_for_envoy(&evenkeel_binary()?, &configuration, &generated)?;
+    Ok(generated.join("evenkeel.wasm"))
+}
+
+fn policy() -> Value {
+    let trusted: Vec<String> = (0..10)
+        .map(|number| format!("10.{number}.0.0/16"))
+        .collect();
+    let servers: Vec<Value> = (11..14)
+        .map(|host| json!({"address": format!("192.0.2.{host}:80")}))
+        .collect();
+    json!({
+        "real_ip": {"trusted": trusted, "header": "X-Forwarded-For", "recursive": true},
+        "routes": [{"match": {"path_prefix": ["/static/"]}, "pool": "images"}, {"pool": "shop"}],
+        "pools": {"shop": {"servers": servers}, "images": {"servers": servers}},
+    })
+}
+
+/// A VM with the filter, and one stream's memory.
+struct Filter {
+    chain: Rc<Chain>,
+    stream: Rc<MemoryStream>,
+    _vm: Vm,
+}
+
+impl Filter {
+    fn start(wasm: &[u8]) -> Result<Self> {
+        let engine = Engine::new()?;
+        let module = Module::compile(&engine, wasm)?;
+        let options = VmOptions {
+            vm_id: "evenkeel".to_owned(),
+            vm_configuration: Vec::new(),
+            environment_variables: Vec::new(),
+            memory_max: MEMORY_MAX,
+            callback_deadline: DEADLINE,
+            start_deadline: DEADLINE,
+            queue_waker: None,
+        };
+        let vm = Vm::new(&module, &Process::new(), options, Rc::new(Silent))?;
+        let listener = json!({"name": "web", "mode": "http", "pool": null});
+        let configuration =
+            json!({"schema": 1, "listener": listener, "secrets": [], "policy": policy()});
+        let plugin =
+            vm.start_plugin("evenkeel", "evenkeel", configuration.to_string().as_bytes())?;
+        let filter = Self {
+            chain: Chain::new(vec![plugin]),
+            stream: Rc::new(MemoryStream::default()),
+            _vm: vm,
+        };
+        filter.check()?;
+        Ok(filter)
+    }
+
+    /// One request shows that the filter does what it is measured for.
+    fn check(&self) -> Result<()> {
+        self.one(With::Filter)?;
+        let steered = self
+            .stream
+            .request_value("x-gateway-destination-endpoint")
+            .unwrap_or_default();
+        anyhow::ensure!(
+            steered.starts_with("192.0.2."),
+            "the filter did not steer: {steered:?}"
+        );
+        let client = self.stream.request_value("x-real-ip").unwrap_or_default();
+        anyhow::ensure!(
+            client == "198.51.100.7",
+            "the filter found another client: {client:?}"
+        );
+        Ok(())
+    }
+
+    fn pass(&mut self, requests: u64, with: With) -> Result<()> {
+        for _ in 0..requests {
+            self.one(with)?;
+        }
+        Ok(())
+    }
+
+    fn one(&self, with: With) -> Result<()> {
+        self.stream.request(&REQUEST);
+        if with == With::Nothing {
+            self.stream.response(&RESPONSE);
+            std::hint::black_box(&self.stream);
+            return Ok(());
+        }
+        let stream: Rc<dyn HttpStream> = Rc::<MemoryStream>::clone(&self.stream);
+        let mut filters = HttpFilters::new(&self.chain, stream);
+        continues(&filters.request_headers(true))?;
+        self.stream.response(&RESPONSE);
+        continues(&filters.response_headers(false))?;
+        filters.finish();
+        Ok(())
+    }
+}
+
+fn continues(verdict: &Verdict) -> Result<()> {
+    match verdict {
+        Verdict::Continue => Ok(()),
+        other => bail!("the filter did not let the request pass: {other:?}"),
+    }
+}
+
+/// CPU time of this thread that `work` takes.
+fn nanoseconds(work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let now = || {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+    };
+    let before = now();
+    work()?;
+    Ok(now() - before)
+}
+
+/// Instructions per request, filter and host, counted by callgrind.
+fn instructions(wasm: &Path, [few, many]: [u64; 2]) -> Result<f64> {
+    let valgrind = on_path("valgrind").context("no valgrind on the PATH")?;
+    let count = |requests: u64, with: With| -> Result<f64> {
+        let mut command = Command::new(&valgrind);
+        command
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+            .arg(std::env::current_exe()?);
+        command
+            .args(["filter-loop", "--requests", &requests.to_string()])
+            .arg("--wasm")
+            .arg(wasm);
+        if with == With::Nothing {
+            command.arg("--nothing");
+        }
+        let output = command.output().context("running valgrind")?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(
+            output.status.success(),
+            "valgrind: {}",
+            text.lines().last().unwrap_or_default()
+        );
+        let line = text
+            .lines()
+            .find_map(|line| line.split_once("Collected : "))
+            .context("valgrind counted nothing")?;
+        line.1
+            .trim()
+            .parse()
+            .context("valgrind's count is not a number")
+    };
+    let per_request = |with: With| -> Result<f64> {
+        Ok((count(many, with)? - count(few, with)?) / (many - few) as f64)
+    };
+    Ok(per_request(With::Filter)? - per_request(With::Nothing)?)
+}
+
+/// A world in which nothing happens.
+struct Silent;
+
+impl Environment for Silent {
+    fn log(&self, level: LogLevel, message: &[u8]) {
+        if level >= LogLevel::Warn {
+            eprintln!("the filter says: {}", String::from_utf8_lossy(message));
+        }
+    }
+
+    fn log_level(&self) -> LogLevel {
+        LogLevel::Warn
+    }
+
+    fn http_call(&self, _call: HttpCall) -> Result<(), CallRefused> {
+        Err(CallRefused::UnknownUpstream)
+    }
+
+    fn set_tick_period(&self, _root_context: u32, _period: Duration) {}
+
+    fn foreign_function(
+        &self,
+        _stream: Option<&dyn HttpStream>,
+        _name: &[u8],
+        _arguments: &[u8],
+    ) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn failed(&self, failure: &Failure) {
+        eprintln!("{failure}");
+    }
+}

@@ -1,0 +1,35 @@
+//! End to end: one harness, real servers, and every scenario that can run on both hosts runs on both.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation
+)]
+
+mod accept;
+mod access_log;
+mod admin;
+mod bad_config;
+mod harness;
+
+mod addresses;
+mod balance;
+mod bodies;
+mod demo;
+mod drain;
+mod envoy_files;
+mod failover;
+mod faults;
+mod headers;
+mod http2;
+mod long_exchanges;
+mod malformed;
+mod poison;
+mod reload;
+mod resources;
+mod routes;
+mod single_file;
+mod tls;
+mod upgrade;
