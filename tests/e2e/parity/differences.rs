@@ -32,6 +32,8 @@ pub(crate) const ENVOY_DIES: &[&str] = &[
     "close 1/done",
     "reply/log",
     "reply/done",
+    "twice/reply, then close",
+    "twice/close, then reply",
     "paused/continue the other way, then this",
 ];
 

@@ -1,5 +1,6 @@
 //! Every host function the probe can call, as one expression each.
 
+use super::origin;
 use super::program::{Argument, Call, Show};
 
 /// The maps of the ABI.
@@ -144,9 +145,25 @@ pub(crate) fn local_response(status: u32, details: &str, body: &str, headers: &[
 }
 
 pub(crate) fn http_call(upstream: &str, headers: &[(&str, &str)], body: &str, trailers: &[(&str, &str)], timeout_ms: u32) -> Call {
+    // A pool's cluster is strict: a call names the server.
+    let endpoint = match upstream {
+        "alive" => origin::ALIVE.to_string(),
+        "dead" => origin::DEAD.to_string(),
+        _ => String::new(),
+    };
+    let mut steered = headers.to_vec();
+    if !endpoint.is_empty() {
+        steered.push(("x-gateway-destination-endpoint", &endpoint));
+    }
+    unsteered_call(upstream, &steered, body, trailers, timeout_ms)
+        .labelled(format!("http_call({upstream}, {headers:?}, {body}, {trailers:?}, {timeout_ms})"))
+}
+
+/// A call with just these headers.
+pub(crate) fn unsteered_call(upstream: &str, headers: &[(&str, &str)], body: &str, trailers: &[(&str, &str)], timeout_ms: u32) -> Call {
     let arguments =
         [text(upstream), text(encode_pairs(headers)), text(body), text(encode_pairs(trailers)), number(timeout_ms), Argument::Cell];
-    call(26, format!("http_call({upstream}, {headers:?}, {body}, {trailers:?}, {timeout_ms})"), arguments).shown(Show::Presence)
+    call(26, format!("unsteered_call({upstream}, {headers:?})"), arguments).shown(Show::Presence)
 }
 
 /// A GET that a server of the pool answers.

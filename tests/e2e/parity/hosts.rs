@@ -12,8 +12,7 @@ use evenkeel_tests::guests::Guest;
 use evenkeel_tests::{Cluster, Host as Which, peers, ports};
 use tempfile::TempDir;
 
-use super::origin::Origin;
-use super::start;
+use super::{origin, start};
 use super::trace::{Line, parse};
 
 /// Longest wait for a proxy to listen, on a machine that does other things too.
@@ -30,8 +29,6 @@ struct Log {
 
 /// What both proxies run: the same file, the same probe, the same server behind.
 pub(crate) struct Setting {
-    origin: Origin,
-    dead: SocketAddr,
     probe: Guest,
     directory: TempDir,
 }
@@ -61,15 +58,15 @@ pools:
 impl Setting {
     pub(crate) fn new() -> Self {
         let probe = include_str!("../../probe/probe.wat");
-        Self { origin: Origin::start(), dead: ports::refusing(), probe: Guest::from_text(probe), directory: TempDir::new().unwrap() }
+        Self { probe: Guest::from_text(probe), directory: TempDir::new().unwrap() }
     }
 
     pub(crate) fn start(&self, which: Which) -> Host {
         let (address, admin) = (ports::free(), ports::free());
         let cluster = Cluster::new()
             .bind(address)
-            .name("origin", &self.origin.address.to_string())
-            .name("dead", &self.dead.to_string())
+            .name("origin", &origin::ALIVE.to_string())
+            .name("dead", &origin::DEAD.to_string())
             .top(&format!("filters: [{{path: '{}', configuration: '{}'}}]", self.probe.path().display(), start::program().encode()))
             .policy(POLICY);
         let file = self.directory.path().join(format!("{which:?}.yaml"));

@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Longest body taken.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
-pub(crate) struct Origin {
-    pub(crate) address: SocketAddr,
-}
+/// The server that answers; it serves on a free port of the loopback until the process ends.
+pub(crate) static ALIVE: LazyLock<SocketAddr> = LazyLock::new(start);
+/// A server that refuses.
+pub(crate) static DEAD: LazyLock<SocketAddr> = LazyLock::new(evenkeel_tests::ports::refusing);
 
 struct Request {
     method: String,
@@ -24,18 +26,15 @@ struct Request {
     body: Vec<u8>,
 }
 
-impl Origin {
-    /// Serves on a free port of the loopback until the process ends.
-    pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                thread::spawn(move || serve(stream));
-            }
-        });
-        Self { address }
-    }
+fn start() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || serve(stream));
+        }
+    });
+    address
 }
 
 fn serve(stream: TcpStream) -> Option<()> {

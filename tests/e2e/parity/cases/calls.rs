@@ -4,7 +4,7 @@ use super::super::case::Case;
 use super::super::client::Request;
 use super::super::hostcalls::{
     CALL_BODY, CALL_HEADERS, CALL_TRAILERS, REQUEST_HEADERS, buffer, buffer_status, continue_stream, effective_context, get, http_call, http_get, pairs,
-    property, replace, status, tick_period,
+    property, replace, status, tick_period, unsteered_call,
 };
 use super::super::program::{Argument, Call, Phase, Program, Step};
 
@@ -55,6 +55,10 @@ pub(crate) fn cases() -> Vec<Case> {
         waits_for("closed in the body", http_get("alive", "/call/half", 5000)),
         waits_for("too slow", http_get("alive", "/call/hang", 100)),
         waits_for("too slow a body", http_get("alive", "/call/stall", 100)),
+        refused(
+            "no server named",
+            vec![unsteered_call("alive", &[(":method", "GET"), (":path", "/call/plain"), (":authority", "call.test")], "", &[], 5000)],
+        ),
         refused("an unknown pool", vec![http_get("nobody", "/call/plain", 5000)]),
         refused("a nameless pool", vec![http_get("", "/call/plain", 5000)]),
         refused(
