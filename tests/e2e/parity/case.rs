@@ -66,7 +66,7 @@ impl Case {
         let (lines, is_complete) = host.lines_since(mark, COMPLETE_MAX, |lines| {
             (self.traps || count(lines, Phase::Delete) > 0) && self.until.iter().all(|(phase, least)| count(lines, *phase) >= *least) && is_settled(self, lines)
         });
-        let mut trace = render(self, &lines);
+        let mut trace = render(self, if self.traps { until_the_next_vm(&lines) } else { &lines });
         let is_suspect = !is_complete || client.starts_with("client: no answer");
         if host.revive(if is_suspect { DEATH_MAX } else { Duration::ZERO }) {
             trace.push("(the proxy died)".to_owned());
@@ -81,13 +81,20 @@ impl Case {
     }
 }
 
+/// When another VM starts is the proxy's matter.
+fn until_the_next_vm(lines: &[Line]) -> &[Line] {
+    let is_start = |line: &Line| matches!(line, Line::Callback { phase, arguments: [0, ..], .. } if *phase == Phase::ContextCreate as u32);
+    let end = lines.iter().position(is_start).unwrap_or(lines.len());
+    lines.get(..end).unwrap_or_default()
+}
+
 /// After a trap: until a request passes the probe again.
 fn wait_for_a_new_vm(host: &Host) {
     let passes = || {
         let mark = host.mark();
         let answer = Request::get("/plain").send(host.address, "").map(read_answer);
         let (lines, _) = host.lines_since(mark, Duration::from_millis(500), |lines| count(lines, Phase::Delete) > 0);
-        if answer.is_ok_and(|answer| answer.starts_with("client: HTTP/1.1 200")) && count(&lines, Phase::Delete) > 0 { Ok(()) } else { Err("no") }
+        if answer.is_ok_and(|answer| answer.starts_with("client: 200")) && count(&lines, Phase::Delete) > 0 { Ok(()) } else { Err("no") }
     };
     eventually("a new VM serves", COMPLETE_MAX, passes);
 }
