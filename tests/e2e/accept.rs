@@ -12,7 +12,7 @@ fn open_per_worker(state: &Value) -> Vec<u64> {
         .unwrap_or_else(|| panic!("no workers in {state}"));
     workers
         .iter()
-        .filter_map(|worker| worker["connections_open"].as_u64())
+        .filter_map(|worker| worker["connections"].as_u64())
         .collect()
 }
 

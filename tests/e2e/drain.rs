@@ -71,12 +71,14 @@ fn draining_under_load_answers_every_request_it_took() {
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.wait(Duration::from_secs(40)).code(), Some(0));
     let report = load.stop();
-    // After the end every new connection is refused; before it, none that was accepted may be cut.
-    let cut: Vec<_> = report
-        .reasons
-        .iter()
-        .filter(|reason| !reason.contains("refused"))
-        .collect();
+    // After the end every new connection is refused. One whose handshake ends between the last look into the queue and
+    // the close of the socket is reset by the kernel; nobody had taken it. Nothing else may be cut.
+    let is_cut = |reason: &&String| {
+        let not_taken = reason.contains("refused")
+            || reason.contains("reset by peer") && reason.contains("a new connection");
+        !not_taken
+    };
+    let cut: Vec<_> = report.reasons.iter().filter(is_cut).collect();
     assert!(cut.is_empty(), "{cut:#?}");
 }
 

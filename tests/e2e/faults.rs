@@ -61,7 +61,7 @@ fn a_server_that_cannot_be_reached_is_given_up(host: Host) {
     check(
         host,
         &doubles::unreachable(),
-        &[503],
+        &[504, 503],
         "upstream_connect_timeout",
     );
 }
@@ -80,7 +80,7 @@ fn a_server_that_does_not_speak_http_is_reported(host: Host) {
         host,
         &doubles::babbles("mail"),
         &[502, 503],
-        "upstream_bad_response",
+        "upstream_reset",
     );
 }
 

@@ -181,11 +181,13 @@ impl Shared {
     }
 
     fn one(&self, slot: &mut Option<Connection>) -> std::io::Result<Response> {
-        let mut connection = match slot.take() {
-            Some(connection) => connection,
-            None => Connection::open(self.address)?,
+        let (mut connection, kind) = match slot.take() {
+            Some(connection) => (connection, "a kept connection"),
+            None => (Connection::open(self.address)?, "a new connection"),
         };
-        let response = connection.exchange(&self.load.request)?;
+        let answer = connection.exchange(&self.load.request);
+        let response =
+            answer.map_err(|error| std::io::Error::other(format!("{error} on {kind}")))?;
         if !response.closes() {
             *slot = Some(connection);
         }

@@ -3,6 +3,7 @@
 //! A missing peer is a loud skip on a user's machine and a failure under `CI=true`: a test that silently does not run
 //! is worse than no test.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -46,7 +47,8 @@ pub fn find(program: &str) -> Option<PathBuf> {
     if found.is_none() {
         let message = format!("{program} is not installed (deploy/install-peers.sh installs it)");
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
-        eprintln!("\n*** SKIPPED: {message} ***\n");
+        // Straight to the stream: what a passing test prints by macro is not shown.
+        writeln!(std::io::stderr(), "\n*** SKIPPED: {message} ***\n").ok();
     }
     found
 }
