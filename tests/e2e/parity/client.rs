@@ -99,11 +99,11 @@ pub(crate) fn read_answer(mut stream: TcpStream) -> String {
     // The reason phrase has no meaning (RFC 9112, 4).
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or("no status").to_owned();
     let mut headers: Vec<(String, &str)> = lines.filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value)))
-        .filter(|(name, _)| !is_own_header(name) && name != "connection")
+        .filter(|(name, _)| !is_own_header(name))
         .collect();
     headers.sort_by(|(one, _), (other, _)| one.cmp(other));
     let headers: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-    let is_chunked = headers.iter().any(|header| header == "transfer-encoding: chunked");
+    let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
     let (body, trailers) = if is_chunked { join_chunks(body) } else { (body.to_owned(), String::new()) };
     let body = if body.len() > 2000 { format!("{} bytes", body.len()) } else { format!("{body:?}") };
     format!("client: {status} {headers:?} {body}{trailers}{end}")

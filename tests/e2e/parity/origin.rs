@@ -141,7 +141,7 @@ fn respond(request: &Request, mut stream: &TcpStream, body: &[u8]) -> Option<()>
 /// What arrived, without what proxies add of their own.
 fn echo(request: &Request) -> String {
     let mut text = format!("{} {}\n", request.method, request.path);
-    let mut headers: Vec<_> = request.headers.iter().filter(|(name, _)| !super::trace::is_own_header(name) && name != "connection").collect();
+    let mut headers: Vec<_> = request.headers.iter().filter(|(name, _)| !super::trace::is_own_header(name)).collect();
     headers.sort_by_key(|(name, _)| name);
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\n"));

@@ -9,8 +9,20 @@ use std::fmt::Write as _;
 use super::case::Case;
 use super::program::{Call, Phase, Show};
 
-/// Headers a proxy may add or set of its own, at any time; a name that ends in `*` is a prefix.
-const OWN_HEADERS: [&str; 6] = ["x-request-id", "x-forwarded-proto", "x-envoy-*", "x-evenkeel-*", "date", "server"];
+/// Headers a proxy may add, set or take away of its own, at any time: those of one hop, of its own name, and steering.
+/// A name that ends in `*` is a prefix.
+const OWN_HEADERS: [&str; 10] = [
+    "x-request-id",
+    "x-forwarded-proto",
+    "x-envoy-*",
+    "x-evenkeel-*",
+    "x-gateway-destination-endpoint",
+    "date",
+    "server",
+    "connection",
+    "transfer-encoding",
+    "te",
+];
 
 /// One line of the probe.
 #[derive(Debug, Clone, PartialEq, Eq)]

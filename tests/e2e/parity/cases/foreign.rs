@@ -21,13 +21,11 @@ fn filter_state(path: &str, value: &str, span: u8) -> Call {
 }
 
 /// zlib's form of "hello, hello, hello".
-const HELLO: [u8; 19] = [0x78, 0x9c, 0xcb, 0x48, 0xcd, 0xc9, 0xc9, 0xd7, 0x51, 0xc8, 0x40, 0x50, 0x00, 0x43, 0x1f, 0x06, 0xf0, 0, 0];
+const HELLO: [u8; 17] = [0x78, 0x9c, 0xcb, 0x48, 0xcd, 0xc9, 0xc9, 0xd7, 0x51, 0xc8, 0x40, 0xa2, 0x00, 0x44, 0x28, 0x06, 0xd5];
 
 pub(crate) fn cases() -> Vec<Case> {
     let at_headers = |name: &str, calls: Vec<Call>| Case::new(format!("foreign/{name}"), Request::get("/plain"), Program::new().at(Phase::RequestHeaders, calls));
     let original = "envoy.network.transport_socket.original_dst_address";
-    let mut hello = HELLO[..15].to_vec();
-    hello.extend(adler32(b"hello, hello, hello").to_be_bytes());
     vec![
         at_headers("unknown", vec![foreign("nobody_knows", ""), foreign("nobody_knows", "arguments"), foreign("", ""), foreign_without_result("nobody_knows", "")]),
         at_headers("clear route cache", vec![foreign("clear_route_cache", ""), foreign("clear_route_cache", "ignored"), foreign_without_result("clear_route_cache", "")]),
@@ -54,19 +52,11 @@ pub(crate) fn cases() -> Vec<Case> {
                 foreign("compress", "hello, hello, hello").shown(Show::Presence),
                 foreign("compress", "").shown(Show::Presence),
                 foreign_without_result("compress", "hello"),
-                foreign("uncompress", hello),
+                foreign("uncompress", HELLO),
                 foreign("uncompress", ""),
                 foreign("uncompress", "not zlib"),
             ],
         ),
         at_headers("of envoy only", vec![foreign("expr_create", "1 + 1"), foreign("expr_evaluate", [0, 0, 0, 0]), foreign("expr_delete", [0, 0, 0, 0]), foreign("declare_property", ""), foreign("verify_signature", ""), foreign("sign", "")]),
     ]
-}
-
-fn adler32(bytes: &[u8]) -> u32 {
-    let (a, b) = bytes.iter().fold((1_u32, 0_u32), |(a, b), byte| {
-        let a = (a + u32::from(*byte)) % 65_521;
-        (a, (b + a) % 65_521)
-    });
-    (b << 16) | a
 }
