@@ -29,7 +29,14 @@ pub(crate) struct Case {
 
 impl Case {
     pub(crate) fn new(name: impl Into<String>, request: Request, program: Program) -> Self {
-        Self { name: name.into(), request, program, until: Vec::new(), has_cut_body: false, traps: false }
+        Self {
+            name: name.into(),
+            request,
+            program,
+            until: Vec::new(),
+            has_cut_body: false,
+            traps: false,
+        }
     }
 
     /// The trace is not complete before this callback came so often.
@@ -51,7 +58,11 @@ impl Case {
     /// The trace of this case on a host: the probe's lines, then what the client saw.
     pub(crate) fn run(&self, host: &mut Host) -> Vec<String> {
         let mark = host.mark();
-        let program = if self.program.is_empty() { String::new() } else { self.program.encode() };
+        let program = if self.program.is_empty() {
+            String::new()
+        } else {
+            self.program.encode()
+        };
         let client = match self.request.send(host.address, &program) {
             Err(error) => format!("client: {error}"),
             Ok(stream) => match self.request.abort_after {
@@ -64,19 +75,39 @@ impl Case {
             },
         };
         let (lines, is_complete) = host.lines_since(mark, COMPLETE_MAX, |lines| {
-            (self.traps || count(lines, Phase::Delete) > 0) && self.until.iter().all(|(phase, least)| count(lines, *phase) >= *least) && is_settled(self, lines)
+            (self.traps || count(lines, Phase::Delete) > 0)
+                && self
+                    .until
+                    .iter()
+                    .all(|(phase, least)| count(lines, *phase) >= *least)
+                && is_settled(self, lines)
         });
-        let mut trace = render(self, if self.traps { until_the_next_vm(&lines) } else { &lines });
+        let mut trace = render(
+            self,
+            if self.traps {
+                until_the_next_vm(&lines)
+            } else {
+                &lines
+            },
+        );
         let is_suspect = !is_complete || client.starts_with("client: no answer");
-        if host.revive(if is_suspect { DEATH_MAX } else { Duration::ZERO }) {
+        if host.revive(if is_suspect {
+            DEATH_MAX
+        } else {
+            Duration::ZERO
+        }) {
             trace.push("(the proxy died)".to_owned());
         } else if !is_complete {
             trace.push("(not complete: the callbacks waited for did not come)".to_owned());
         }
         if self.traps {
-            wait_for_a_new_vm(host);
+            wait_for_a_vm(host);
         }
-        trace.push(if self.has_cut_body { client.chars().take(40).collect() } else { client });
+        trace.push(if self.has_cut_body {
+            client.chars().take(40).collect()
+        } else {
+            client
+        });
         trace
     }
 }
@@ -88,26 +119,41 @@ fn until_the_next_vm(lines: &[Line]) -> &[Line] {
     lines.get(..end).unwrap_or_default()
 }
 
-/// After a trap: until a request passes the probe again.
-fn wait_for_a_new_vm(host: &Host) {
+/// Until a request passes the probe: at first, and again after a trap.
+pub(crate) fn wait_for_a_vm(host: &Host) {
     let passes = || {
         let mark = host.mark();
-        let answer = Request::get("/plain").send(host.address, "").map(read_answer);
-        let (lines, _) = host.lines_since(mark, Duration::from_millis(500), |lines| count(lines, Phase::Delete) > 0);
-        if answer.is_ok_and(|answer| answer.starts_with("client: 200")) && count(&lines, Phase::Delete) > 0 { Ok(()) } else { Err("no") }
+        let answer = Request::get("/plain")
+            .send(host.address, "")
+            .map(read_answer);
+        let (lines, _) = host.lines_since(mark, Duration::from_millis(500), |lines| {
+            count(lines, Phase::Delete) > 0
+        });
+        if answer.is_ok_and(|answer| answer.starts_with("client: 200"))
+            && count(&lines, Phase::Delete) > 0
+        {
+            Ok(())
+        } else {
+            Err("no")
+        }
     };
-    eventually("a new VM serves", COMPLETE_MAX, passes);
+    eventually("the probe runs", COMPLETE_MAX, passes);
 }
 
 fn count(lines: &[Line], wanted: Phase) -> usize {
-    lines.iter().filter(|line| matches!(line, Line::Callback { phase, .. } if *phase == wanted as u32)).count()
+    lines
+        .iter()
+        .filter(|line| matches!(line, Line::Callback { phase, .. } if *phase == wanted as u32))
+        .count()
 }
 
 /// Whether the block of the last callback has logged all its calls.
 fn is_settled(case: &Case, lines: &[Line]) -> bool {
     match lines.last() {
         Some(Line::Callback { phase, .. }) => case.program.call(*phase, 0).is_none(),
-        Some(Line::Operation { phase, index, .. }) => case.program.call(*phase, index + 1).is_none(),
+        Some(Line::Operation { phase, index, .. }) => {
+            case.program.call(*phase, index + 1).is_none()
+        }
         None => false,
     }
 }

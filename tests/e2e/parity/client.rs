@@ -28,17 +28,33 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn get(path: &str) -> Self {
-        Self { method: "GET", path: path.to_owned(), body: Body::None, abort_after: None }
+        Self {
+            method: "GET",
+            path: path.to_owned(),
+            body: Body::None,
+            abort_after: None,
+        }
     }
 
     pub(crate) fn post(path: &str, body: impl AsRef<[u8]>) -> Self {
-        Self { method: "POST", body: Body::Sized(body.as_ref().to_vec()), ..Self::get(path) }
+        Self {
+            method: "POST",
+            body: Body::Sized(body.as_ref().to_vec()),
+            ..Self::get(path)
+        }
     }
 
     /// A body and two trailers.
     pub(crate) fn with_trailers(path: &str) -> Self {
-        let body = Body::Chunked(vec![b"first second".to_vec()], vec![("x-trailer", "one"), ("X-Trailer", "two")]);
-        Self { method: "POST", body, ..Self::get(path) }
+        let body = Body::Chunked(
+            vec![b"first second".to_vec()],
+            vec![("x-trailer", "one"), ("X-Trailer", "two")],
+        );
+        Self {
+            method: "POST",
+            body,
+            ..Self::get(path)
+        }
     }
 
     fn encode(&self, program: &str) -> Vec<u8> {
@@ -65,7 +81,9 @@ impl Request {
                     body.extend(b"\r\n");
                 }
                 body.extend(b"0\r\n");
-                trailers.iter().for_each(|(name, value)| body.extend(format!("{name}: {value}\r\n").as_bytes()));
+                trailers.iter().for_each(|(name, value)| {
+                    body.extend(format!("{name}: {value}\r\n").as_bytes())
+                });
                 body.extend(b"\r\n");
             }
         }
@@ -87,25 +105,55 @@ pub(crate) fn read_answer(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
     let end = match stream.read_to_end(&mut bytes) {
         Ok(_) => "",
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => ", then silence",
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+            ) =>
+        {
+            ", then silence"
+        }
         Err(_) => ", then a reset",
     };
     if bytes.is_empty() {
         return format!("client: no answer{end}");
     }
     let text = String::from_utf8_lossy(&bytes);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return format!("client: half a head{end}: {}", render_bytes(&bytes)) };
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return format!("client: half a head{end}: {}", render_bytes(&bytes));
+    };
     let mut lines = head.split("\r\n");
     // The reason phrase has no meaning (RFC 9112, 4).
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or("no status").to_owned();
-    let mut headers: Vec<(String, &str)> = lines.filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value)))
+    let status = lines
+        .next()
+        .and_then(|line| line.split(' ').nth(1))
+        .unwrap_or("no status")
+        .to_owned();
+    let mut headers: Vec<(String, &str)> = lines
+        .filter_map(|line| {
+            line.split_once(": ")
+                .map(|(name, value)| (name.to_ascii_lowercase(), value))
+        })
         .filter(|(name, _)| !is_own_header(name))
         .collect();
     headers.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let headers: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-    let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    let (body, trailers) = if is_chunked { join_chunks(body) } else { (body.to_owned(), String::new()) };
-    let body = if body.len() > 2000 { format!("{} bytes", body.len()) } else { format!("{body:?}") };
+    let headers: Vec<String> = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect();
+    let is_chunked = head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked");
+    let (body, trailers) = if is_chunked {
+        join_chunks(body)
+    } else {
+        (body.to_owned(), String::new())
+    };
+    let body = if body.len() > 2000 {
+        format!("{} bytes", body.len())
+    } else {
+        format!("{body:?}")
+    };
     format!("client: {status} {headers:?} {body}{trailers}{end}")
 }
 
@@ -113,12 +161,23 @@ fn join_chunks(mut rest: &str) -> (String, String) {
     let mut body = String::new();
     // Ends: every turn takes a line from the rest.
     while let Some((size, after)) = rest.split_once("\r\n") {
-        let Ok(size) = usize::from_str_radix(size, 16) else { return (body, " (a bad chunk)".to_owned()) };
+        let Ok(size) = usize::from_str_radix(size, 16) else {
+            return (body, " (a bad chunk)".to_owned());
+        };
         if size == 0 {
             let trailers = after.trim_end();
-            return (body, if trailers.is_empty() { String::new() } else { format!(" trailers {trailers:?}") });
+            return (
+                body,
+                if trailers.is_empty() {
+                    String::new()
+                } else {
+                    format!(" trailers {trailers:?}")
+                },
+            );
         }
-        let Some(chunk) = after.get(..size) else { return (body, " (half a chunk)".to_owned()) };
+        let Some(chunk) = after.get(..size) else {
+            return (body, " (half a chunk)".to_owned());
+        };
         body.push_str(chunk);
         rest = after.get(size + 2..).unwrap_or_default();
     }

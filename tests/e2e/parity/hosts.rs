@@ -12,8 +12,8 @@ use evenkeel_tests::guests::Guest;
 use evenkeel_tests::{Cluster, Host as Which, peers, ports};
 use tempfile::TempDir;
 
-use super::{origin, start};
 use super::trace::{Line, parse};
+use super::{origin, start};
 
 /// Longest wait for a proxy to listen, on a machine that does other things too.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -58,7 +58,10 @@ pools:
 impl Setting {
     pub(crate) fn new() -> Self {
         let probe = include_str!("../../probe/probe.wat");
-        Self { probe: Guest::from_text(probe), directory: TempDir::new().unwrap() }
+        Self {
+            probe: Guest::from_text(probe),
+            directory: TempDir::new().unwrap(),
+        }
     }
 
     pub(crate) fn start(&self, which: Which) -> Host {
@@ -67,19 +70,36 @@ impl Setting {
             .bind(address)
             .name("origin", &origin::ALIVE.to_string())
             .name("dead", &origin::DEAD.to_string())
-            .top(&format!("filters: [{{path: '{}', configuration: '{}'}}]", self.probe.path().display(), start::program().encode()))
+            .top(&format!(
+                "filters: [{{path: '{}', configuration: '{}'}}]",
+                self.probe.path().display(),
+                start::program().encode()
+            ))
             .policy(POLICY);
         let file = self.directory.path().join(format!("{which:?}.yaml"));
         let access_log = self.directory.path().join(format!("{which:?}.log"));
-        std::fs::write(&file, cluster.yaml(&admin.to_string(), &access_log.display().to_string())).unwrap();
+        std::fs::write(
+            &file,
+            cluster.yaml(&admin.to_string(), &access_log.display().to_string()),
+        )
+        .unwrap();
         let command = match which {
-            Which::Sidecar => [peers::evenkeel().to_path_buf(), "run".into(), "-c".into(), file].to_vec(),
+            Which::Sidecar => [
+                peers::evenkeel().to_path_buf(),
+                "run".into(),
+                "-c".into(),
+                file,
+            ]
+            .to_vec(),
             Which::Envoy => self.envoy(&file),
         };
         Host::start(which, address, move || {
             // Dies with this test, even when that is killed.
             let mut started = Command::new("setpriv");
-            started.args(["--pdeathsig", "KILL", "--"]).args(&command).env("EVENKEEL_LOG", "info");
+            started
+                .args(["--pdeathsig", "KILL", "--"])
+                .args(&command)
+                .env("EVENKEEL_LOG", "info");
             started
         })
     }
@@ -87,12 +107,37 @@ impl Setting {
     /// Envoy with what `evenkeel envoy` makes of the file.
     fn envoy(&self, file: &PathBuf) -> Vec<PathBuf> {
         let generated = self.directory.path().join("envoy");
-        let made = Command::new(peers::evenkeel()).arg("envoy").arg("-c").arg(file).arg("-o").arg(&generated).output().unwrap();
-        assert!(made.status.success(), "evenkeel envoy: {}", String::from_utf8_lossy(&made.stderr));
-        let options = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warn", "--component-log-level", "wasm:info"];
+        let made = Command::new(peers::evenkeel())
+            .arg("envoy")
+            .arg("-c")
+            .arg(file)
+            .arg("-o")
+            .arg(&generated)
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "evenkeel envoy: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        let options = [
+            "--disable-hot-restart",
+            "--concurrency",
+            "1",
+            "--log-level",
+            "warn",
+            "--component-log-level",
+            "wasm:info",
+        ];
         let configuration = generated.join("envoy.yaml");
-        let arguments = options.into_iter().map(PathBuf::from).chain(["-c".into(), configuration]);
-        [peers::need("envoy")].into_iter().chain(arguments).collect()
+        let arguments = options
+            .into_iter()
+            .map(PathBuf::from)
+            .chain(["-c".into(), configuration]);
+        [peers::need("envoy")]
+            .into_iter()
+            .chain(arguments)
+            .collect()
     }
 }
 
@@ -108,7 +153,13 @@ impl Host {
     /// Starts a command, whose log goes to standard error, and waits until it listens on `address`.
     fn start(which: Which, address: SocketAddr, command: impl Fn() -> Command + 'static) -> Self {
         let (log, child) = spawn(command());
-        let mut host = Self { which, address, log, command: Box::new(command), child };
+        let mut host = Self {
+            which,
+            address,
+            log,
+            command: Box::new(command),
+            child,
+        };
         host.wait_until_it_listens();
         host
     }
@@ -129,7 +180,12 @@ impl Host {
         let begin = Instant::now();
         while TcpStream::connect(self.address).is_err() {
             let exited = self.child.try_wait().unwrap();
-            assert!(exited.is_none() && begin.elapsed() < START_MAX, "{:?} does not start ({exited:?}):\n{}", self.which, self.last_log());
+            assert!(
+                exited.is_none() && begin.elapsed() < START_MAX,
+                "{:?} does not start ({exited:?}):\n{}",
+                self.which,
+                self.last_log()
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -140,10 +196,17 @@ impl Host {
     }
 
     /// The probe's lines since `mark`, as soon as `enough` says so, or after `limit` (then `false`).
-    pub(crate) fn lines_since(&self, mark: usize, limit: Duration, enough: impl Fn(&[Line]) -> bool) -> (Vec<Line>, bool) {
+    pub(crate) fn lines_since(
+        &self,
+        mark: usize,
+        limit: Duration,
+        enough: impl Fn(&[Line]) -> bool,
+    ) -> (Vec<Line>, bool) {
         let (log, changed) = &*self.log;
         let lines = |log: &Log| log.probe.get(mark..).unwrap_or_default().to_vec();
-        let waiting = changed.wait_timeout_while(log.lock().unwrap(), limit, |log| !log.ended && !enough(&lines(log)));
+        let waiting = changed.wait_timeout_while(log.lock().unwrap(), limit, |log| {
+            !log.ended && !enough(&lines(log))
+        });
         let (log, timeout) = waiting.unwrap();
         (lines(&log), !timeout.timed_out() && !log.ended)
     }
@@ -161,7 +224,12 @@ impl Drop for Host {
 }
 
 fn spawn(mut command: Command) -> (Arc<(Mutex<Log>, Condvar)>, Child) {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let log = Arc::new((Mutex::new(Log::default()), Condvar::new()));
     let stderr = child.stderr.take().unwrap();
     thread::spawn({
@@ -174,7 +242,10 @@ fn spawn(mut command: Command) -> (Arc<(Mutex<Log>, Condvar)>, Child) {
 fn read_log(mut reader: impl BufRead, log: &(Mutex<Log>, Condvar)) {
     let mut bytes = Vec::new();
     // Ends when the process closes its log.
-    while reader.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
+    while reader
+        .read_until(b'\n', &mut bytes)
+        .is_ok_and(|count| count > 0)
+    {
         let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
         let mut log_now = log.0.lock().unwrap();
         match parse(&text) {

@@ -53,14 +53,20 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut words = first.split(' ');
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
     let headers = read_headers(reader)?;
-    let header = |name: &str| headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str());
+    let header = |name: &str| {
+        headers
+            .iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    };
     let mut body = Vec::new();
     if let Some(length) = header("content-length").and_then(|length| length.parse::<usize>().ok()) {
         body.resize(length.min(BODY_BYTES_MAX), 0);
         reader.read_exact(&mut body).ok()?;
     } else if header("transfer-encoding").is_some_and(|coding| coding.contains("chunked")) {
         loop {
-            let size = usize::from_str_radix(read_line(reader)?.split(';').next()?.trim(), 16).ok()?;
+            let size =
+                usize::from_str_radix(read_line(reader)?.split(';').next()?.trim(), 16).ok()?;
             if size == 0 {
                 read_headers(reader)?;
                 break;
@@ -71,7 +77,12 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
             read_line(reader)?;
         }
     }
-    Some(Request { method, path, headers, body })
+    Some(Request {
+        method,
+        path,
+        headers,
+        body,
+    })
 }
 
 fn read_line(reader: &mut BufReader<TcpStream>) -> Option<String> {
@@ -84,7 +95,9 @@ fn read_headers(reader: &mut BufReader<TcpStream>) -> Option<Vec<(String, String
     let mut headers = Vec::new();
     while headers.len() < 200 {
         let line = read_line(reader)?;
-        let Some((name, value)) = line.split_once(':') else { break };
+        let Some((name, value)) = line.split_once(':') else {
+            break;
+        };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
     Some(headers)
@@ -141,7 +154,11 @@ fn respond(request: &Request, mut stream: &TcpStream, body: &[u8]) -> Option<()>
 /// What arrived, without what proxies add of their own.
 fn echo(request: &Request) -> String {
     let mut text = format!("{} {}\n", request.method, request.path);
-    let mut headers: Vec<_> = request.headers.iter().filter(|(name, _)| !super::trace::is_own_header(name)).collect();
+    let mut headers: Vec<_> = request
+        .headers
+        .iter()
+        .filter(|(name, _)| !super::trace::is_own_header(name))
+        .collect();
     headers.sort_by_key(|(name, _)| name);
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\n"));

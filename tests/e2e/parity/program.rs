@@ -155,22 +155,49 @@ impl Program {
     }
 
     /// Runs these steps in this phase (each phase at most once).
-    pub(crate) fn at(mut self, phase: Phase, steps: impl IntoIterator<Item = impl Into<Step>>) -> Self {
-        assert!(self.blocks.iter().all(|(other, _)| *other != phase), "two blocks for {phase:?}");
-        self.blocks.push((phase, steps.into_iter().map(Into::into).collect()));
+    pub(crate) fn at(
+        mut self,
+        phase: Phase,
+        steps: impl IntoIterator<Item = impl Into<Step>>,
+    ) -> Self {
+        assert!(
+            self.blocks.iter().all(|(other, _)| *other != phase),
+            "two blocks for {phase:?}"
+        );
+        self.blocks
+            .push((phase, steps.into_iter().map(Into::into).collect()));
         self
     }
 
     /// The `index`th call of a phase's block.
     pub(crate) fn call(&self, phase: u32, index: usize) -> Option<&Call> {
-        let (_, steps) = self.blocks.iter().find(|(other, _)| *other as u32 == phase)?;
-        steps.iter().filter_map(|step| if let Step::Call(call) = step { Some(call) } else { None }).nth(index)
+        let (_, steps) = self
+            .blocks
+            .iter()
+            .find(|(other, _)| *other as u32 == phase)?;
+        steps
+            .iter()
+            .filter_map(|step| {
+                if let Step::Call(call) = step {
+                    Some(call)
+                } else {
+                    None
+                }
+            })
+            .nth(index)
     }
 
     /// Whether this phase's block can answer with a pause.
     pub(crate) fn pauses(&self, phase: u32) -> bool {
-        let mut blocks = self.blocks.iter().filter(|(other, _)| *other as u32 == phase);
-        blocks.any(|(_, steps)| steps.iter().any(|step| matches!(step, Step::Return(1) | Step::ReturnUntilEnd(1))))
+        let mut blocks = self
+            .blocks
+            .iter()
+            .filter(|(other, _)| *other as u32 == phase);
+        blocks.any(|(_, steps)| {
+            steps
+                .iter()
+                .any(|step| matches!(step, Step::Return(1) | Step::ReturnUntilEnd(1)))
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -184,7 +211,11 @@ impl Program {
             let mut block = Vec::new();
             steps.iter().for_each(|step| encode_step(step, &mut block));
             bytes.push(*phase as u8);
-            bytes.extend(u16::try_from(block.len()).expect("a block fits in 64 KiB").to_le_bytes());
+            bytes.extend(
+                u16::try_from(block.len())
+                    .expect("a block fits in 64 KiB")
+                    .to_le_bytes(),
+            );
             bytes.extend(block);
         }
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -200,8 +231,13 @@ fn encode_step(step: &Step, out: &mut Vec<u8>) {
         Step::OnlyAtEnd => out.push(104),
         Step::OnlyOnce => out.push(105),
         Step::Call(call) => {
-            out.extend([call.function, u8::try_from(call.arguments.len()).expect("few arguments")]);
-            call.arguments.iter().for_each(|argument| encode_argument(argument, out));
+            out.extend([
+                call.function,
+                u8::try_from(call.arguments.len()).expect("few arguments"),
+            ]);
+            call.arguments
+                .iter()
+                .for_each(|argument| encode_argument(argument, out));
         }
     }
 }
@@ -209,7 +245,11 @@ fn encode_step(step: &Step, out: &mut Vec<u8>) {
 fn encode_argument(argument: &Argument, out: &mut Vec<u8>) {
     let text = |tag: u8, bytes: &[u8], out: &mut Vec<u8>| {
         out.push(tag);
-        out.extend(u16::try_from(bytes.len()).expect("a text fits in 64 KiB").to_le_bytes());
+        out.extend(
+            u16::try_from(bytes.len())
+                .expect("a text fits in 64 KiB")
+                .to_le_bytes(),
+        );
         out.extend(bytes);
     };
     match argument {

@@ -2,12 +2,13 @@
 //!
 //! The plugin's configuration is a program: the probe runs it in `on_configure`.
 
-use super::case::Case;
+use super::case::{Case, wait_for_a_vm};
 use super::client::Request;
 use super::hostcalls::{
-    CALL_HEADERS, PLUGIN_CONFIGURATION, REQUEST_BODY, REQUEST_HEADERS, RESPONSE_HEADERS, VM_CONFIGURATION, add, buffer, buffer_status, call,
-    close_stream, continue_stream, effective_context, get, local_response, log_level, number, pairs, property, register_queue, set_buffer, set_property,
-    set_shared, shared, status, tick_period, time,
+    CALL_HEADERS, PLUGIN_CONFIGURATION, REQUEST_BODY, REQUEST_HEADERS, RESPONSE_HEADERS,
+    VM_CONFIGURATION, add, buffer, buffer_status, call, close_stream, continue_stream,
+    effective_context, get, local_response, log_level, number, pairs, property, register_queue,
+    set_buffer, set_property, set_shared, shared, status, tick_period, time,
 };
 use super::hosts::Host;
 use super::program::{Argument, Phase, Program, Show};
@@ -53,11 +54,20 @@ pub(crate) fn program() -> Program {
     Program::new().at(Phase::Configure, calls)
 }
 
-/// The trace of the last start before the proxy listened: Envoy starts a VM several times (a trial, the main thread, each worker).
+/// The trace of the last start before the first stream: Envoy starts a VM several times (a trial, the main thread, each worker).
 pub(crate) fn trace(host: &Host) -> Vec<String> {
+    wait_for_a_vm(host);
     let (lines, _) = host.lines_since(0, std::time::Duration::ZERO, |_| true);
-    let is_start = |line: &Line| matches!(line, Line::Callback { phase, arguments: [0, ..], .. } if *phase == Phase::ContextCreate as u32);
-    let begin = lines.iter().rposition(is_start).unwrap_or_default();
+    let creates = |line: &Line, is_stream: bool| matches!(line, Line::Callback { phase, arguments: [parent, ..], .. } if *phase == Phase::ContextCreate as u32 && (*parent != 0) == is_stream);
+    let end = lines
+        .iter()
+        .position(|line| creates(line, true))
+        .unwrap_or(lines.len());
+    let started = lines.get(..end).unwrap_or_default();
+    let begin = started
+        .iter()
+        .rposition(|line| creates(line, false))
+        .unwrap_or_default();
     let case = Case::new("start", Request::get("/"), program());
-    render(&case, lines.get(begin..).unwrap_or_default())
+    render(&case, started.get(begin..).unwrap_or_default())
 }

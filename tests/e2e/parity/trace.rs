@@ -27,8 +27,18 @@ const OWN_HEADERS: [&str; 10] = [
 /// One line of the probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Line {
-    Callback { context: u32, phase: u32, arguments: [u32; 4] },
-    Operation { context: u32, phase: u32, index: usize, status: u32, outputs: Vec<Output> },
+    Callback {
+        context: u32,
+        phase: u32,
+        arguments: [u32; 4],
+    },
+    Operation {
+        context: u32,
+        phase: u32,
+        index: usize,
+        status: u32,
+        outputs: Vec<Output>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +46,11 @@ pub(crate) enum Output {
     Untouched,
     Number(u32),
     Wide(u64),
-    Bytes { is_null: bool, length: u32, bytes: Vec<u8> },
+    Bytes {
+        is_null: bool,
+        length: u32,
+        bytes: Vec<u8>,
+    },
     /// Only one of pointer and length was written.
     Half(u32, u32),
 }
@@ -46,21 +60,40 @@ pub(crate) fn parse(log_line: &str) -> Option<Line> {
     let (_, rest) = log_line.split_once("TRACE ")?;
     let mut words = rest.split_ascii_whitespace();
     let kind = words.next()?;
-    let mut numbers = words.clone().map_while(|word| u32::from_str_radix(word, 16).ok());
+    let mut numbers = words
+        .clone()
+        .map_while(|word| u32::from_str_radix(word, 16).ok());
     let (context, phase) = (numbers.next()?, numbers.next()?);
     if kind == "C" {
-        let arguments = [numbers.next()?, numbers.next()?, numbers.next()?, numbers.next()?];
-        return Some(Line::Callback { context, phase, arguments });
+        let arguments = [
+            numbers.next()?,
+            numbers.next()?,
+            numbers.next()?,
+            numbers.next()?,
+        ];
+        return Some(Line::Callback {
+            context,
+            phase,
+            arguments,
+        });
     }
     let (index, status) = (numbers.next()?, numbers.next()?);
     let mut words = words.skip(4);
     let mut outputs = Vec::new();
     while let Some(word) = words.next() {
         // What a proxy adds behind the message (fields, colours) is not of the probe.
-        let Some(output) = parse_output(word, &mut words) else { break };
+        let Some(output) = parse_output(word, &mut words) else {
+            break;
+        };
         outputs.push(output);
     }
-    Some(Line::Operation { context, phase, index: usize::try_from(index).ok()?, status, outputs })
+    Some(Line::Operation {
+        context,
+        phase,
+        index: usize::try_from(index).ok()?,
+        status,
+        outputs,
+    })
 }
 
 fn parse_output<'a>(word: &str, words: &mut impl Iterator<Item = &'a str>) -> Option<Output> {
@@ -71,8 +104,15 @@ fn parse_output<'a>(word: &str, words: &mut impl Iterator<Item = &'a str>) -> Op
         "p" | "z" => {
             let (length, digits) = words.next()?.split_once(':')?;
             let digits: String = digits.chars().take_while(char::is_ascii_hexdigit).collect();
-            let bytes = digits.as_bytes().chunks_exact(2).filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-            Some(Output::Bytes { is_null: word == "z", length: hex(length)?, bytes: bytes.collect() })
+            let bytes = digits
+                .as_bytes()
+                .chunks_exact(2)
+                .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+            Some(Output::Bytes {
+                is_null: word == "z",
+                length: hex(length)?,
+                bytes: bytes.collect(),
+            })
         }
         _ => {
             let (high, low) = word.split_once('_')?;
@@ -114,13 +154,32 @@ pub(crate) fn render(case: &Case, lines: &[Line]) -> Vec<String> {
     let mut rendered = Vec::new();
     for line in merge_body_callbacks(case, lines) {
         rendered.push(match &line {
-            Line::Callback { context, phase, arguments } => render_callback(&mut names, *context, *phase, *arguments),
-            Line::Operation { context, phase, index, status, outputs } => {
+            Line::Callback {
+                context,
+                phase,
+                arguments,
+            } => render_callback(&mut names, *context, *phase, *arguments),
+            Line::Operation {
+                context,
+                phase,
+                index,
+                status,
+                outputs,
+            } => {
                 let call = program.call(*phase, *index);
-                let label = call.map_or_else(|| "unknown call".to_owned(), |call| one_line(&call.label));
-                let mut text = format!("{} {}: {label} -> {status}", names.context(*context), phase_name(*phase));
+                let label =
+                    call.map_or_else(|| "unknown call".to_owned(), |call| one_line(&call.label));
+                let mut text = format!(
+                    "{} {}: {label} -> {status}",
+                    names.context(*context),
+                    phase_name(*phase)
+                );
                 for output in outputs {
-                    let _ = write!(text, " {}", render_output(&mut names, call, *status, output));
+                    let _ = write!(
+                        text,
+                        " {}",
+                        render_output(&mut names, call, *status, output)
+                    );
                 }
                 text
             }
@@ -134,18 +193,30 @@ fn merge_body_callbacks(case: &Case, lines: &[Line]) -> Vec<Line> {
     let mut merged: Vec<Line> = Vec::new();
     for line in lines {
         let mut line = line.clone();
-        if let Line::Callback { context, phase, arguments: [length, ended, ..] } = &mut line
+        if let Line::Callback {
+            context,
+            phase,
+            arguments: [length, ended, ..],
+        } = &mut line
             && [Phase::RequestBody as u32, Phase::ResponseBody as u32].contains(phase)
         {
             if case.has_cut_body {
                 *length = 0;
             }
-            if let Some(Line::Callback { context: before, phase: phase_before, arguments: [length_before, ended_before, ..] }) = merged.last_mut()
+            if let Some(Line::Callback {
+                context: before,
+                phase: phase_before,
+                arguments: [length_before, ended_before, ..],
+            }) = merged.last_mut()
                 && before == context
                 && phase_before == phase
             {
                 // Of a body that is held, each callback tells the whole.
-                *length_before = if case.program.pauses(*phase) { *length } else { *length_before + *length };
+                *length_before = if case.program.pauses(*phase) {
+                    *length
+                } else {
+                    *length_before + *length
+                };
                 *ended_before |= *ended;
                 continue;
             }
@@ -156,7 +227,10 @@ fn merge_body_callbacks(case: &Case, lines: &[Line]) -> Vec<Line> {
 }
 
 fn phase_name(phase: u32) -> String {
-    Phase::ALL.iter().find(|known| **known as u32 == phase).map_or_else(|| format!("phase {phase}"), |known| known.name())
+    Phase::ALL
+        .iter()
+        .find(|known| **known as u32 == phase)
+        .map_or_else(|| format!("phase {phase}"), |known| known.name())
 }
 
 fn render_callback(names: &mut Names, context: u32, phase: u32, [a, b, c, d]: [u32; 4]) -> String {
@@ -166,14 +240,24 @@ fn render_callback(names: &mut Names, context: u32, phase: u32, [a, b, c, d]: [u
     let who = names.context(context);
     let what = phase_name(phase);
     match Phase::ALL.iter().find(|known| **known as u32 == phase) {
-        Some(Phase::ContextCreate) => format!("{who} {what}({})", if a == 0 { "no parent" } else { "root" }),
+        Some(Phase::ContextCreate) => format!(
+            "{who} {what}({})",
+            if a == 0 { "no parent" } else { "root" }
+        ),
         // The number of headers counts the proxy's own ones.
-        Some(Phase::RequestHeaders | Phase::ResponseHeaders) => format!("{who} {what}(end_of_stream {b})"),
+        Some(Phase::RequestHeaders | Phase::ResponseHeaders) => {
+            format!("{who} {what}(end_of_stream {b})")
+        }
         Some(Phase::RequestTrailers | Phase::ResponseTrailers) => format!("{who} {what}({a})"),
-        Some(Phase::RequestBody | Phase::ResponseBody) => format!("{who} {what}({a} bytes, end_of_stream {b})"),
+        Some(Phase::RequestBody | Phase::ResponseBody) => {
+            format!("{who} {what}({a} bytes, end_of_stream {b})")
+        }
         Some(Phase::CallResponse) => {
             let headers = if b == 0 { "no headers" } else { "headers" };
-            format!("{who} {what}({}, {headers}, {c} bytes, {d} trailers)", names.id("token", u64::from(a)))
+            format!(
+                "{who} {what}({}, {headers}, {c} bytes, {d} trailers)",
+                names.id("token", u64::from(a))
+            )
         }
         Some(Phase::QueueReady) => format!("{who} {what}({})", names.id("queue", u64::from(a))),
         Some(Phase::VmStart | Phase::Configure) => format!("{who} {what}({a} bytes)"),
@@ -191,15 +275,30 @@ fn render_output(names: &mut Names, call: Option<&Call>, status: u32, output: &O
     match (output, show) {
         (Output::Untouched, _) => "untouched".to_owned(),
         (Output::Half(pointer, length), _) => {
-            let part = |value: u32| if value == 0xaaaa_aaaa { "untouched".to_owned() } else { value.to_string() };
+            let part = |value: u32| {
+                if value == 0xaaaa_aaaa {
+                    "untouched".to_owned()
+                } else {
+                    value.to_string()
+                }
+            };
             format!("pointer {} length {}", part(*pointer), part(*length))
         }
-        (Output::Number(_) | Output::Wide(_), Show::Length | Show::Presence) => "written".to_owned(),
+        (Output::Number(_) | Output::Wide(_), Show::Length | Show::Presence) => {
+            "written".to_owned()
+        }
         // An id that was not given is zero or a leftover.
         (Output::Number(value), Show::Id) if status == 0 => names.id(kind, u64::from(*value)),
         (Output::Number(value), _) => value.to_string(),
         (Output::Wide(value), _) => format!("{value:#x}"),
-        (Output::Bytes { is_null, length, bytes }, show) => {
+        (
+            Output::Bytes {
+                is_null,
+                length,
+                bytes,
+            },
+            show,
+        ) => {
             let null = if *is_null { "null " } else { "" };
             match show {
                 Show::Presence => format!("{null}written"),
@@ -214,13 +313,27 @@ fn render_output(names: &mut Names, call: Option<&Call>, status: u32, output: &O
 
 /// Names and values hold line ends too.
 fn one_line(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { character.escape_default().to_string() } else { character.to_string() }).collect()
+    text.chars()
+        .map(|character| {
+            if character.is_control() {
+                character.escape_default().to_string()
+            } else {
+                character.to_string()
+            }
+        })
+        .collect()
 }
 
 /// Text in quotes where it is text, else hexadecimal.
 pub(crate) fn render_bytes(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
-        Ok(text) if text.chars().all(|character| !character.is_control() || character == '\n' || character == '\r') => format!("{text:?}"),
+        Ok(text)
+            if text.chars().all(|character| {
+                !character.is_control() || character == '\n' || character == '\r'
+            }) =>
+        {
+            format!("{text:?}")
+        }
         _ => bytes.iter().fold("0x".to_owned(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
             hex
@@ -237,7 +350,10 @@ fn without_port(address: &str) -> String {
 
 /// Whether proxies add this header of their own.
 pub(crate) fn is_own_header(name: &str) -> bool {
-    OWN_HEADERS.iter().any(|own| own.strip_suffix('*').map_or(*own == name, |prefix| name.starts_with(prefix)))
+    OWN_HEADERS.iter().any(|own| {
+        own.strip_suffix('*')
+            .map_or(*own == name, |prefix| name.starts_with(prefix))
+    })
 }
 
 fn render_pairs(bytes: &[u8]) -> String {
@@ -247,10 +363,21 @@ fn render_pairs(bytes: &[u8]) -> String {
     match decode_pairs(bytes) {
         Some(pairs) => {
             // The order of different names has no meaning (RFC 9110, 5.3), that of equal ones has.
-            let mut shown: Vec<_> = pairs.iter().filter(|(name, _)| !is_own_header(&String::from_utf8_lossy(name))).collect();
+            let mut shown: Vec<_> = pairs
+                .iter()
+                .filter(|(name, _)| !is_own_header(&String::from_utf8_lossy(name)))
+                .collect();
             shown.sort_by_key(|(name, _)| name);
-            let shown: Vec<String> =
-                shown.iter().map(|(name, value)| format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))).collect();
+            let shown: Vec<String> = shown
+                .iter()
+                .map(|(name, value)| {
+                    format!(
+                        "{}: {}",
+                        String::from_utf8_lossy(name),
+                        String::from_utf8_lossy(value)
+                    )
+                })
+                .collect();
             format!("{shown:?}")
         }
         None => format!("not pairs: {}", render_bytes(bytes)),

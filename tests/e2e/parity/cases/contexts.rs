@@ -2,7 +2,10 @@
 
 use super::super::case::Case;
 use super::super::client::Request;
-use super::super::hostcalls::{REQUEST_HEADERS, continue_stream, done, effective_context, get, number, property, set_property, tick_period};
+use super::super::hostcalls::{
+    REQUEST_HEADERS, continue_stream, done, effective_context, get, number, property, set_property,
+    tick_period,
+};
 use super::super::program::{Argument, Phase, Program, Step};
 use super::in_every_phase;
 
@@ -27,7 +30,14 @@ pub(crate) fn cases() -> Vec<Case> {
 /// What a root context sets is its own: a stream does not see it.
 fn root_properties() -> Case {
     let program = Program::new()
-        .at(Phase::RequestHeaders, [set_property("whose", "stream").into(), tick_period(5).into(), Step::Return(1)])
+        .at(
+            Phase::RequestHeaders,
+            [
+                set_property("whose", "stream").into(),
+                tick_period(5).into(),
+                Step::Return(1),
+            ],
+        )
         .at(
             Phase::Tick,
             [
@@ -41,5 +51,9 @@ fn root_properties() -> Case {
             ],
         )
         .at(Phase::ResponseHeaders, [property("whose")]);
-    Case::new("contexts/properties of the root", Request::get("/plain"), program)
+    Case::new(
+        "contexts/properties of the root",
+        Request::get("/plain"),
+        program,
+    )
 }

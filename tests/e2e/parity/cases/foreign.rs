@@ -17,18 +17,43 @@ fn filter_state(path: &str, value: &str, span: u8) -> Call {
     if span > 0 {
         bytes.extend([0x18, span]);
     }
-    foreign("set_envoy_filter_state", bytes).labelled(format!("set_envoy_filter_state({path}, {value}, {span})"))
+    foreign("set_envoy_filter_state", bytes)
+        .labelled(format!("set_envoy_filter_state({path}, {value}, {span})"))
 }
 
 /// zlib's form of "hello, hello, hello".
-const HELLO: [u8; 17] = [0x78, 0x9c, 0xcb, 0x48, 0xcd, 0xc9, 0xc9, 0xd7, 0x51, 0xc8, 0x40, 0xa2, 0x00, 0x44, 0x28, 0x06, 0xd5];
+const HELLO: [u8; 17] = [
+    0x78, 0x9c, 0xcb, 0x48, 0xcd, 0xc9, 0xc9, 0xd7, 0x51, 0xc8, 0x40, 0xa2, 0x00, 0x44, 0x28, 0x06,
+    0xd5,
+];
 
 pub(crate) fn cases() -> Vec<Case> {
-    let at_headers = |name: &str, calls: Vec<Call>| Case::new(format!("foreign/{name}"), Request::get("/plain"), Program::new().at(Phase::RequestHeaders, calls));
+    let at_headers = |name: &str, calls: Vec<Call>| {
+        Case::new(
+            format!("foreign/{name}"),
+            Request::get("/plain"),
+            Program::new().at(Phase::RequestHeaders, calls),
+        )
+    };
     let original = "envoy.network.transport_socket.original_dst_address";
     vec![
-        at_headers("unknown", vec![foreign("nobody_knows", ""), foreign("nobody_knows", "arguments"), foreign("", ""), foreign_without_result("nobody_knows", "")]),
-        at_headers("clear route cache", vec![foreign("clear_route_cache", ""), foreign("clear_route_cache", "ignored"), foreign_without_result("clear_route_cache", "")]),
+        at_headers(
+            "unknown",
+            vec![
+                foreign("nobody_knows", ""),
+                foreign("nobody_knows", "arguments"),
+                foreign("", ""),
+                foreign_without_result("nobody_knows", ""),
+            ],
+        ),
+        at_headers(
+            "clear route cache",
+            vec![
+                foreign("clear_route_cache", ""),
+                foreign("clear_route_cache", "ignored"),
+                foreign_without_result("clear_route_cache", ""),
+            ],
+        ),
         at_headers(
             "filter state",
             vec![
@@ -43,7 +68,8 @@ pub(crate) fn cases() -> Vec<Case> {
                 filter_state("", "", 0),
                 foreign("set_envoy_filter_state", [0x0a, 200, 1]),
                 foreign("set_envoy_filter_state", [0xff, 0xff]),
-                property("filter_state\0envoy.network.transport_socket.original_dst_address").shown(Show::Presence),
+                property("filter_state\0envoy.network.transport_socket.original_dst_address")
+                    .shown(Show::Presence),
             ],
         ),
         at_headers(
@@ -57,6 +83,16 @@ pub(crate) fn cases() -> Vec<Case> {
                 foreign("uncompress", "not zlib"),
             ],
         ),
-        at_headers("of envoy only", vec![foreign("expr_create", "1 + 1"), foreign("expr_evaluate", [0, 0, 0, 0]), foreign("expr_delete", [0, 0, 0, 0]), foreign("declare_property", ""), foreign("verify_signature", ""), foreign("sign", "")]),
+        at_headers(
+            "of envoy only",
+            vec![
+                foreign("expr_create", "1 + 1"),
+                foreign("expr_evaluate", [0, 0, 0, 0]),
+                foreign("expr_delete", [0, 0, 0, 0]),
+                foreign("declare_property", ""),
+                foreign("verify_signature", ""),
+                foreign("sign", ""),
+            ],
+        ),
     ]
 }

@@ -3,8 +3,8 @@
 use super::super::case::Case;
 use super::super::client::Request;
 use super::super::hostcalls::{
-    CALL_HEADERS, CALL_TRAILERS, REQUEST_HEADERS, REQUEST_TRAILERS, RESPONSE_HEADERS, RESPONSE_TRAILERS, add, get, map_size, pairs, remove,
-    replace, set_pairs, set_raw_pairs,
+    CALL_HEADERS, CALL_TRAILERS, REQUEST_HEADERS, REQUEST_TRAILERS, RESPONSE_HEADERS,
+    RESPONSE_TRAILERS, add, get, map_size, pairs, remove, replace, set_pairs, set_raw_pairs,
 };
 use super::super::program::{Call, Phase, Program, Step};
 use super::in_every_phase;
@@ -34,7 +34,14 @@ fn present_in(map: u32) -> &'static str {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    let read = |map: u32| [get(map, present_in(map)), get(map, "x-p-missing"), map_size(map), pairs(map)];
+    let read = |map: u32| {
+        [
+            get(map, present_in(map)),
+            get(map, "x-p-missing"),
+            map_size(map),
+            pairs(map),
+        ]
+    };
     let write = |map: u32| {
         [
             add(map, "x-p-added", "1"),
@@ -49,12 +56,28 @@ pub(crate) fn cases() -> Vec<Case> {
         ]
     };
     let everywhere = |operations: &dyn Fn(u32) -> Vec<Call>| -> Vec<Step> {
-        MAPS.into_iter().flat_map(operations).map(Step::from).collect()
+        MAPS.into_iter()
+            .flat_map(operations)
+            .map(Step::from)
+            .collect()
     };
     let mut cases = in_every_phase("maps/read", &everywhere(&|map| read(map).to_vec()));
-    cases.extend(in_every_phase("maps/write", &everywhere(&|map| write(map).to_vec())));
-    cases.extend(in_every_phase("maps/set", &everywhere(&|map| vec![set_whole(map), pairs(map)])));
-    cases.extend([names_of_requests(), names_of_responses(), odd_names(), odd_values(), odd_pairs(), seen_by_the_origin()]);
+    cases.extend(in_every_phase(
+        "maps/write",
+        &everywhere(&|map| write(map).to_vec()),
+    ));
+    cases.extend(in_every_phase(
+        "maps/set",
+        &everywhere(&|map| vec![set_whole(map), pairs(map)]),
+    ));
+    cases.extend([
+        names_of_requests(),
+        names_of_responses(),
+        odd_names(),
+        odd_values(),
+        odd_pairs(),
+        seen_by_the_origin(),
+    ]);
     cases.push(empty_maps());
     cases
 }
@@ -64,15 +87,41 @@ fn set_whole(map: u32) -> Call {
     match map {
         REQUEST_HEADERS => set_pairs(
             map,
-            &[(":authority", "set.test"), (":method", "POST"), (":path", "/trailers"), (":scheme", "http"), ("transfer-encoding", "chunked"), ("x-forwarded-proto", "http"), ("x-p-set", "1")],
+            &[
+                (":authority", "set.test"),
+                (":method", "POST"),
+                (":path", "/trailers"),
+                (":scheme", "http"),
+                ("transfer-encoding", "chunked"),
+                ("x-forwarded-proto", "http"),
+                ("x-p-set", "1"),
+            ],
         ),
-        RESPONSE_HEADERS | CALL_HEADERS => set_pairs(map, &[(":status", "202"), ("x-p-set", "1"), ("X-P-Set", "2")]),
+        RESPONSE_HEADERS | CALL_HEADERS => set_pairs(
+            map,
+            &[(":status", "202"), ("x-p-set", "1"), ("X-P-Set", "2")],
+        ),
         _ => set_pairs(map, &[("x-p-set", "1")]),
     }
 }
 
 fn names_of_requests() -> Case {
-    let names = [":authority", "host", "HOST", "Host", ":path", ":method", ":METHOD", ":scheme", ":status", "x-p-many", "X-P-MANY", "x-p-empty", "", "x-p-on"];
+    let names = [
+        ":authority",
+        "host",
+        "HOST",
+        "Host",
+        ":path",
+        ":method",
+        ":METHOD",
+        ":scheme",
+        ":status",
+        "x-p-many",
+        "X-P-MANY",
+        "x-p-empty",
+        "",
+        "x-p-on",
+    ];
     let reads = names.into_iter().map(|name| get(REQUEST_HEADERS, name));
     let writes = [
         replace(REQUEST_HEADERS, "host", "replaced.test"),
@@ -120,14 +169,43 @@ fn names_of_responses() -> Case {
 
 fn odd_names() -> Case {
     let names = ["", " ", "x p", "x-p:", "x-p\u{e9}", "x-p\n", "x-p\0", "(x)"];
-    let writes = names.into_iter().flat_map(|name| [add(REQUEST_HEADERS, name, "v"), replace(REQUEST_HEADERS, name, "v"), get(REQUEST_HEADERS, name), remove(REQUEST_HEADERS, name)]);
-    Case::new("maps/odd names", Request::get("/echo"), Program::new().at(Phase::RequestHeaders, writes.map(Step::from)))
+    let writes = names.into_iter().flat_map(|name| {
+        [
+            add(REQUEST_HEADERS, name, "v"),
+            replace(REQUEST_HEADERS, name, "v"),
+            get(REQUEST_HEADERS, name),
+            remove(REQUEST_HEADERS, name),
+        ]
+    });
+    Case::new(
+        "maps/odd names",
+        Request::get("/echo"),
+        Program::new().at(Phase::RequestHeaders, writes.map(Step::from)),
+    )
 }
 
 fn odd_values() -> Case {
-    let values = [" spaces ", "\ttab\t", "caf\u{e9}", "a\nb", "a\r\nx-p-smuggled: 1", "a\0b", "\u{7f}"];
-    let writes = values.into_iter().flat_map(|value| [add(REQUEST_HEADERS, "x-p-odd", value), get(REQUEST_HEADERS, "x-p-odd"), remove(REQUEST_HEADERS, "x-p-odd")]);
-    Case::new("maps/odd values", Request::get("/echo"), Program::new().at(Phase::RequestHeaders, writes.map(Step::from)))
+    let values = [
+        " spaces ",
+        "\ttab\t",
+        "caf\u{e9}",
+        "a\nb",
+        "a\r\nx-p-smuggled: 1",
+        "a\0b",
+        "\u{7f}",
+    ];
+    let writes = values.into_iter().flat_map(|value| {
+        [
+            add(REQUEST_HEADERS, "x-p-odd", value),
+            get(REQUEST_HEADERS, "x-p-odd"),
+            remove(REQUEST_HEADERS, "x-p-odd"),
+        ]
+    });
+    Case::new(
+        "maps/odd values",
+        Request::get("/echo"),
+        Program::new().at(Phase::RequestHeaders, writes.map(Step::from)),
+    )
 }
 
 /// Bytes that are not pairs: the count, a length or an end is wrong.
@@ -143,21 +221,61 @@ fn odd_pairs() -> Case {
         &[255, 255, 255, 255, 1, 0, 0, 0],
         &[1, 0, 0, 0, 255, 255, 255, 255, 1, 0, 0, 0, b'a', 0, b'b', 0],
     ];
-    let steps = raw.into_iter().flat_map(|bytes| [set_raw_pairs(RESPONSE_TRAILERS, bytes), pairs(RESPONSE_TRAILERS)]);
-    Case::new("maps/odd pairs", Request::get("/trailers"), Program::new().at(Phase::ResponseTrailers, steps.map(Step::from)))
+    let steps = raw.into_iter().flat_map(|bytes| {
+        [
+            set_raw_pairs(RESPONSE_TRAILERS, bytes),
+            pairs(RESPONSE_TRAILERS),
+        ]
+    });
+    Case::new(
+        "maps/odd pairs",
+        Request::get("/trailers"),
+        Program::new().at(Phase::ResponseTrailers, steps.map(Step::from)),
+    )
 }
 
 /// What a filter changes is what the server gets, and what the client gets back.
 fn seen_by_the_origin() -> Case {
     let program = Program::new()
-        .at(Phase::RequestHeaders, [remove(REQUEST_HEADERS, "x-p-one"), add(REQUEST_HEADERS, "x-p-many", "c"), replace(REQUEST_HEADERS, "user-agent", "probe")])
-        .at(Phase::RequestTrailers, [add(REQUEST_TRAILERS, "x-p-more", "1"), replace(REQUEST_TRAILERS, "x-trailer", "three")])
-        .at(Phase::ResponseHeaders, [replace(RESPONSE_HEADERS, "x-origin", "b"), add(RESPONSE_HEADERS, "x-p-more", "1")]);
-    Case::new("maps/seen by the origin", Request::with_trailers("/echo"), program)
+        .at(
+            Phase::RequestHeaders,
+            [
+                remove(REQUEST_HEADERS, "x-p-one"),
+                add(REQUEST_HEADERS, "x-p-many", "c"),
+                replace(REQUEST_HEADERS, "user-agent", "probe"),
+            ],
+        )
+        .at(
+            Phase::RequestTrailers,
+            [
+                add(REQUEST_TRAILERS, "x-p-more", "1"),
+                replace(REQUEST_TRAILERS, "x-trailer", "three"),
+            ],
+        )
+        .at(
+            Phase::ResponseHeaders,
+            [
+                replace(RESPONSE_HEADERS, "x-origin", "b"),
+                add(RESPONSE_HEADERS, "x-p-more", "1"),
+            ],
+        );
+    Case::new(
+        "maps/seen by the origin",
+        Request::with_trailers("/echo"),
+        program,
+    )
 }
 
 fn empty_maps() -> Case {
-    let program = Program::new()
-        .at(Phase::ResponseTrailers, [remove(RESPONSE_TRAILERS, "x-end"), pairs(RESPONSE_TRAILERS), map_size(RESPONSE_TRAILERS), set_pairs(RESPONSE_TRAILERS, &[]), pairs(RESPONSE_TRAILERS)]);
+    let program = Program::new().at(
+        Phase::ResponseTrailers,
+        [
+            remove(RESPONSE_TRAILERS, "x-end"),
+            pairs(RESPONSE_TRAILERS),
+            map_size(RESPONSE_TRAILERS),
+            set_pairs(RESPONSE_TRAILERS, &[]),
+            pairs(RESPONSE_TRAILERS),
+        ],
+    );
     Case::new("maps/empty", Request::get("/trailers"), program)
 }

@@ -45,18 +45,46 @@ fn in_every_phase(name: &str, steps: &[Step]) -> Vec<Case> {
     let mut cases: Vec<Case> = Phase::OF_A_STREAM
         .into_iter()
         .map(|phase| {
-            Case::new(format!("{name}/{}", phase.name()), Request::with_trailers("/trailers"), Program::new().at(phase, once()))
+            Case::new(
+                format!("{name}/{}", phase.name()),
+                Request::with_trailers("/trailers"),
+                Program::new().at(phase, once()),
+            )
         })
         .collect();
-    let on_root = || once().chain([effective_context(Argument::Stream).into()]).chain(steps.iter().cloned());
+    let on_root = || {
+        once()
+            .chain([effective_context(Argument::Stream).into()])
+            .chain(steps.iter().cloned())
+    };
     let resumed = || on_root().chain([continue_stream(0).into()]);
     let tick = Program::new()
-        .at(Phase::RequestHeaders, [tick_period(5).into(), Step::Return(1)])
-        .at(Phase::Tick, [Step::from(tick_period(0))].into_iter().chain(resumed()));
-    cases.push(Case::new(format!("{name}/tick"), Request::get("/trailers"), tick));
+        .at(
+            Phase::RequestHeaders,
+            [tick_period(5).into(), Step::Return(1)],
+        )
+        .at(
+            Phase::Tick,
+            [Step::from(tick_period(0))].into_iter().chain(resumed()),
+        );
+    cases.push(Case::new(
+        format!("{name}/tick"),
+        Request::get("/trailers"),
+        tick,
+    ));
     let response = Program::new()
-        .at(Phase::RequestHeaders, [http_get("alive", "/call/trailers", 5000).into(), Step::Return(1)])
+        .at(
+            Phase::RequestHeaders,
+            [
+                http_get("alive", "/call/trailers", 5000).into(),
+                Step::Return(1),
+            ],
+        )
         .at(Phase::CallResponse, resumed());
-    cases.push(Case::new(format!("{name}/call_response"), Request::get("/trailers"), response));
+    cases.push(Case::new(
+        format!("{name}/call_response"),
+        Request::get("/trailers"),
+        response,
+    ));
     cases
 }

@@ -5,9 +5,16 @@ use super::super::client::Request;
 use super::super::program::{Phase, Program};
 
 pub(crate) fn cases() -> Vec<Case> {
-    let plain = |name: &str, request: Request| Case::new(format!("order/{name}"), request, Program::new());
-    let head = Request { method: "HEAD", ..Request::get("/plain") };
-    let gone = |path: &str, phase: Phase| Request { abort_after: Some(phase), ..Request::get(path) };
+    let plain =
+        |name: &str, request: Request| Case::new(format!("order/{name}"), request, Program::new());
+    let head = Request {
+        method: "HEAD",
+        ..Request::get("/plain")
+    };
+    let gone = |path: &str, phase: Phase| Request {
+        abort_after: Some(phase),
+        ..Request::get(path)
+    };
     vec![
         plain("get", Request::get("/plain")),
         plain("get without a body", Request::get("/empty")),
@@ -22,12 +29,21 @@ pub(crate) fn cases() -> Vec<Case> {
         plain("big response", Request::get("/big?300000")),
         plain("slow response", Request::get("/slow?100")),
         plain("server error", Request::get("/unavailable")),
-        plain("client gone while waiting", gone("/hang", Phase::RequestHeaders)),
+        plain(
+            "client gone while waiting",
+            gone("/hang", Phase::RequestHeaders),
+        ),
         plain("server refuses", Request::get("/dead/plain")),
         plain("first server refuses", Request::get("/mixed/plain")),
         plain("server closes", Request::get("/reset")),
         plain("server closes on a post", Request::post("/reset", "body")),
         plain("server closes in its body", Request::get("/half")),
-        plain("no route", Request { method: "PUT", ..Request::get("/plain") }),
+        plain(
+            "no route",
+            Request {
+                method: "PUT",
+                ..Request::get("/plain")
+            },
+        ),
     ]
 }

@@ -3,9 +3,10 @@
 use super::super::case::Case;
 use super::super::client::Request;
 use super::super::hostcalls::{
-    add, buffer, buffer_status, call, define_metric, dequeue, enqueue, foreign, get, grpc_call, grpc_send, grpc_stream, http_get, local_response, log,
-    log_level, map_size, metric, number, pairs, property, register_queue, remove, replace, resolve_queue, set_buffer, set_pairs, set_property, set_shared,
-    shared, status, time,
+    add, buffer, buffer_status, call, define_metric, dequeue, enqueue, foreign, get, grpc_call,
+    grpc_send, grpc_stream, http_get, local_response, log, log_level, map_size, metric, number,
+    pairs, property, register_queue, remove, replace, resolve_queue, set_buffer, set_pairs,
+    set_property, set_shared, shared, status, time,
 };
 use super::super::program::{Argument, Call, Phase, Program, Step};
 
@@ -44,13 +45,30 @@ pub(crate) fn cases() -> Vec<Case> {
         define_metric(0, "pointers"),
         metric(number(1)),
         local_response(418, "details", "body", &[("x-p-reply", "1")]),
-        call(40, "fd_write", [number(1), number(0x60000), number(1), Argument::Cell]),
-        call(41, "clock_time_get", [number(0), Argument::Wide(1), Argument::Cell]),
+        call(
+            40,
+            "fd_write",
+            [number(1), number(0x60000), number(1), Argument::Cell],
+        ),
+        call(
+            41,
+            "clock_time_get",
+            [number(0), Argument::Wide(1), Argument::Cell],
+        ),
         call(43, "random_get", [Argument::Cell, number(8)]),
         call(44, "environ_sizes_get", [Argument::Cell, Argument::Cell]),
         call(46, "args_sizes_get", [Argument::Cell, Argument::Cell]),
     ];
-    calls.into_iter().map(|call| Case::new(format!("pointers/{}", call.label), Request::get("/plain"), Program::new().at(Phase::ResponseHeaders, bad(&call)))).collect()
+    calls
+        .into_iter()
+        .map(|call| {
+            Case::new(
+                format!("pointers/{}", call.label),
+                Request::get("/plain"),
+                Program::new().at(Phase::ResponseHeaders, bad(&call)),
+            )
+        })
+        .collect()
 }
 
 /// The call with each of its pointers made bad in turn; the good one first where it has no effect that would last.
@@ -59,18 +77,32 @@ fn bad(call: &Call) -> Vec<Step> {
     for (place, argument) in call.arguments.iter().enumerate() {
         let variants: Vec<(&str, Vec<Argument>)> = match argument {
             Argument::Text(bytes) => vec![
-                ("beyond", vec![number(BEYOND), number(u32::try_from(bytes.len()).expect("a short text"))]),
+                (
+                    "beyond",
+                    vec![
+                        number(BEYOND),
+                        number(u32::try_from(bytes.len()).expect("a short text")),
+                    ],
+                ),
                 ("across the end", vec![number(64 * 65_536 - 1), number(2)]),
                 ("wrapping", vec![number(0x60000), number(u32::MAX)]),
             ],
-            Argument::Cell => vec![("beyond", vec![number(BEYOND)]), ("across the end", vec![number(64 * 65_536 - 2)])],
+            Argument::Cell => vec![
+                ("beyond", vec![number(BEYOND)]),
+                ("across the end", vec![number(64 * 65_536 - 2)]),
+            ],
             Argument::Result => {
-                vec![("pointer beyond", vec![number(BEYOND), Argument::Cell]), ("length beyond", vec![Argument::Cell, number(BEYOND)])]
+                vec![
+                    ("pointer beyond", vec![number(BEYOND), Argument::Cell]),
+                    ("length beyond", vec![Argument::Cell, number(BEYOND)]),
+                ]
             }
             _ => Vec::new(),
         };
         for (what, replacement) in variants {
-            let mut changed = call.clone().labelled(format!("{} with argument {place} {what}", call.label));
+            let mut changed = call
+                .clone()
+                .labelled(format!("{} with argument {place} {what}", call.label));
             changed.arguments.splice(place..=place, replacement);
             steps.push(changed.into());
         }

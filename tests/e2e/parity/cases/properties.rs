@@ -104,8 +104,13 @@ const VARYING: [(&str, Show); 19] = [
 ];
 
 fn all() -> Vec<Call> {
-    let exact = EXACT.into_iter().map(property).chain(BARE.into_iter().map(|name| property(name).shown(Show::Presence)));
-    let varying = VARYING.into_iter().map(|(name, show)| property(name).shown(show));
+    let exact = EXACT.into_iter().map(property).chain(
+        BARE.into_iter()
+            .map(|name| property(name).shown(Show::Presence)),
+    );
+    let varying = VARYING
+        .into_iter()
+        .map(|(name, show)| property(name).shown(show));
     exact.chain(varying).collect()
 }
 
@@ -114,20 +119,37 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = in_every_phase("properties", &all);
     // At the end of other ways an exchange can go.
     let at_end = |name: &str, request: Request| {
-        let program = Program::new().at(Phase::ResponseHeaders, outcome()).at(Phase::Log, outcome());
+        let program = Program::new()
+            .at(Phase::ResponseHeaders, outcome())
+            .at(Phase::Log, outcome());
         Case::new(format!("properties/of {name}"), request, program)
     };
-    let gone = Request { abort_after: Some(Phase::RequestHeaders), ..Request::get("/hang") };
+    let gone = Request {
+        abort_after: Some(Phase::RequestHeaders),
+        ..Request::get("/hang")
+    };
     cases.extend([
         at_end("a get", Request::get("/plain?a=1&b=2")),
         at_end("a post", Request::post("/echo", "some body")),
-        at_end("a head", Request { method: "HEAD", ..Request::get("/plain") }),
+        at_end(
+            "a head",
+            Request {
+                method: "HEAD",
+                ..Request::get("/plain")
+            },
+        ),
         at_end("a refused connection", Request::get("/dead/plain")),
         at_end("a refused first server", Request::get("/mixed/plain")),
         at_end("a server that closes", Request::get("/reset")),
         at_end("a server that closes in its body", Request::get("/half")),
         at_end("a client gone", gone),
-        at_end("no route", Request { method: "PUT", ..Request::get("/plain") }),
+        at_end(
+            "no route",
+            Request {
+                method: "PUT",
+                ..Request::get("/plain")
+            },
+        ),
     ]);
     cases.extend(in_every_phase("properties/set", &published()));
     cases.push(kept_for_the_stream());
@@ -150,7 +172,10 @@ fn outcome() -> Vec<Step> {
         "upstream.transport_failure_reason",
         "xds.cluster_name",
     ];
-    names.into_iter().map(|name| property(name).into()).collect()
+    names
+        .into_iter()
+        .map(|name| property(name).into())
+        .collect()
 }
 
 /// Written and read back: whole, through `filter_state`, with several parts, over a known name, empty.
@@ -160,11 +185,15 @@ fn published() -> Vec<Step> {
         set_property("probe_key", "value").into(),
         property("probe_key").into(),
         property("filter_state\0wasm.probe_key").into(),
-        property("wasm.probe_key\0").labelled("property(wasm.probe_key, one part)").into(),
+        property("wasm.probe_key\0")
+            .labelled("property(wasm.probe_key, one part)")
+            .into(),
         set_property("probe_key", "second").into(),
         property("probe_key").into(),
         set_property("probe.dotted", "dotted").into(),
-        property("probe.dotted\0").labelled("property(probe.dotted, one part and NUL)").into(),
+        property("probe.dotted\0")
+            .labelled("property(probe.dotted, one part and NUL)")
+            .into(),
         set_property("probe\0parts", "parts").into(),
         property("probe\0parts").into(),
         property("filter_state\0wasm.probe\0parts").into(),
@@ -186,8 +215,15 @@ fn published() -> Vec<Step> {
 fn kept_for_the_stream() -> Case {
     let program = Program::new()
         .at(Phase::RequestHeaders, [set_property("kept", "1")])
-        .at(Phase::ResponseHeaders, [property("kept"), set_property("kept", "2")])
+        .at(
+            Phase::ResponseHeaders,
+            [property("kept"), set_property("kept", "2")],
+        )
         .at(Phase::Log, [property("kept")])
         .at(Phase::Done, [property("kept")]);
-    Case::new("properties/kept for the stream", Request::get("/plain"), program)
+    Case::new(
+        "properties/kept for the stream",
+        Request::get("/plain"),
+        program,
+    )
 }

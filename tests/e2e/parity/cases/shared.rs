@@ -3,24 +3,48 @@
 use super::super::case::Case;
 use super::super::client::Request;
 use super::super::hostcalls::{
-    call, define_metric, dequeue, enqueue, increment_metric, metric, number, record_metric, register_queue, resolve_queue, set_shared, shared, text,
+    call, define_metric, dequeue, enqueue, increment_metric, metric, number, record_metric,
+    register_queue, resolve_queue, set_shared, shared, text,
 };
 use super::super::program::{Argument, Phase, Program, Step};
 
 pub(crate) fn cases() -> Vec<Case> {
-    let steps = |name: &str, steps: Vec<Step>| Case::new(name, Request::get("/plain"), Program::new().at(Phase::RequestHeaders, steps));
+    let steps = |name: &str, steps: Vec<Step>| {
+        Case::new(
+            name,
+            Request::get("/plain"),
+            Program::new().at(Phase::RequestHeaders, steps),
+        )
+    };
     vec![
         steps("shared/compare and swap", compare_and_swap()),
-        steps("shared/seen by the next stream", vec![shared("swap").into(), shared("bytes").into()]),
+        steps(
+            "shared/seen by the next stream",
+            vec![shared("swap").into(), shared("bytes").into()],
+        ),
         steps("metrics/kinds", metrics()),
-        steps("metrics/seen by the next stream", vec![define_metric(0, "probe_counter").into(), Step::Save(0), metric(Argument::Register(0)).into()]),
+        steps(
+            "metrics/seen by the next stream",
+            vec![
+                define_metric(0, "probe_counter").into(),
+                Step::Save(0),
+                metric(Argument::Register(0)).into(),
+            ],
+        ),
         queue(),
     ]
 }
 
 fn compare_and_swap() -> Vec<Step> {
     // Cell 0 of `shared` is the pointer: the number is read again into a cell of its own.
-    let number_of = |key: &str| call(17, format!("number of {key}"), [text(key), number(0x60000), number(0x60004), Argument::Cell]).shown(super::super::program::Show::Id);
+    let number_of = |key: &str| {
+        call(
+            17,
+            format!("number of {key}"),
+            [text(key), number(0x60000), number(0x60004), Argument::Cell],
+        )
+        .shown(super::super::program::Show::Id)
+    };
     vec![
         shared("missing").into(),
         set_shared("swap", "one", number(0)).into(),
@@ -46,7 +70,11 @@ fn compare_and_swap() -> Vec<Step> {
 
 fn metrics() -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    for (kind, name) in [(0, "probe_counter"), (1, "probe_gauge"), (2, "probe_histogram")] {
+    for (kind, name) in [
+        (0, "probe_counter"),
+        (1, "probe_gauge"),
+        (2, "probe_histogram"),
+    ] {
         let id = || Argument::Register(0);
         steps.extend([
             define_metric(kind, name).into(),
@@ -77,7 +105,10 @@ fn metrics() -> Vec<Step> {
     for id in [0, 1, 2, 3, 1000, 1001, 1002, 1003, u32::MAX] {
         steps.extend([metric(number(4_000_000 + id / 2)).into()]);
     }
-    steps.extend([increment_metric(number(4_000_000), 1).into(), record_metric(number(4_000_001), 1).into()]);
+    steps.extend([
+        increment_metric(number(4_000_000), 1).into(),
+        record_metric(number(4_000_001), 1).into(),
+    ]);
     steps
 }
 
@@ -103,6 +134,9 @@ fn queue() -> Case {
                 dequeue(number(4_000_000)).into(),
             ],
         )
-        .at(Phase::QueueReady, [dequeue(id()), dequeue(id()), dequeue(id())]);
+        .at(
+            Phase::QueueReady,
+            [dequeue(id()), dequeue(id()), dequeue(id())],
+        );
     Case::new("queues/registered", Request::get("/plain"), program).until(Phase::QueueReady, 2)
 }

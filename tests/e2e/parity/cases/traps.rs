@@ -5,11 +5,24 @@ use super::super::client::Request;
 use super::super::program::{Phase, Program, Step};
 
 pub(crate) fn cases() -> Vec<Case> {
-    [Phase::RequestHeaders, Phase::RequestBody, Phase::RequestTrailers, Phase::ResponseHeaders, Phase::ResponseTrailers, Phase::Log]
-        .into_iter()
-        .map(|phase| {
-            let program = Program::new().at(phase, [Step::Trap]);
-            Case::new(format!("trap/{}", phase.name()), Request::with_trailers("/trailers"), program).until(phase, 1).with_trap()
-        })
-        .collect()
+    [
+        Phase::RequestHeaders,
+        Phase::RequestBody,
+        Phase::RequestTrailers,
+        Phase::ResponseHeaders,
+        Phase::ResponseTrailers,
+        Phase::Log,
+    ]
+    .into_iter()
+    .map(|phase| {
+        let program = Program::new().at(phase, [Step::Trap]);
+        Case::new(
+            format!("trap/{}", phase.name()),
+            Request::with_trailers("/trailers"),
+            program,
+        )
+        .until(phase, 1)
+        .with_trap()
+    })
+    .collect()
 }
