@@ -57,11 +57,6 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         "evenkeel lets a response that has begun go on without the filter; Envoy cuts it off",
     ),
     differs(
-        "order/server closes in its body",
-        "client: ",
-        "how much of a response that breaks off reaches the client is a matter of time",
-    ),
-    differs(
         "close",
         "client: ",
         "how much of a response that breaks off reaches the client is a matter of time",

@@ -118,6 +118,8 @@ fn answer(request: &Request, mut stream: &TcpStream) -> Option<()> {
         "reset" => None,
         "half" => {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n0123456789").ok()?;
+            // The proxies have passed it on before it breaks off.
+            thread::sleep(Duration::from_millis(200));
             None
         }
         "stall" => {
