@@ -94,7 +94,7 @@ fn with_bytes<T>(buffer: &Buffer, state: &State, look: impl FnOnce(&[u8]) -> T) 
 }
 
 /// `proxy_get_buffer_bytes(kind, start, max, **data, *length)`: at most `max` bytes from `start`; Ok and none beyond the end. NotFound: no
-/// such buffer now. BadArgument: no such number, or `start + max` wraps.
+/// such buffer now. BadArgument: no such number. A `max` beyond the end, also beyond 32 bits, means the rest, as in Envoy.
 pub(super) fn get(
     caller: &mut Caller<'_, State>,
     kind: u32,
@@ -105,7 +105,7 @@ pub(super) fn get(
 ) -> Answer {
     let state = caller.data();
     let buffer = find(state, kind)?;
-    let end = start.checked_add(max).ok_or(Status::BadArgument)? as usize;
+    let end = start.saturating_add(max) as usize;
     let range = |data: &[u8]| (start as usize).min(data.len())..end.min(data.len());
     // Long data goes straight into the guest's memory, so its length comes first.
     let length = with_bytes(&buffer, state, |data| range(data).len());

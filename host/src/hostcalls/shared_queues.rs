@@ -33,7 +33,7 @@ pub(super) fn register(
     )?)
 }
 
-/// `proxy_resolve_shared_queue(vm_id, name, *id)`. NotFound: nobody has registered it.
+/// `proxy_resolve_shared_queue(vm_id, name, *id)`; an empty `vm_id` is the caller's own. NotFound: nobody has registered it.
 pub(super) fn resolve(
     caller: &mut Caller<'_, State>,
     vm_id: u32,
@@ -44,10 +44,12 @@ pub(super) fn resolve(
 ) -> Answer {
     let (memory, state) = open(caller)?;
     bytes(memory, id_at, 4)?;
-    let id = state.process.queues().resolve(
-        bytes(memory, vm_id, vm_id_length)?,
-        bytes(memory, name, name_length)?,
-    );
+    let vm_id = match bytes(memory, vm_id, vm_id_length)? {
+        [] => state.vm_id.as_bytes(),
+        other => other,
+    };
+    let name = bytes(memory, name, name_length)?;
+    let id = state.process.queues().resolve(vm_id, name);
     Ok(write(
         memory,
         id_at,
