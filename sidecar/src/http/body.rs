@@ -55,7 +55,10 @@ impl Body for UpstreamBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Of(exchange) if exchange.filters_bodies.get() => {
-                let input = |cx: &mut Context<'_>| poll_request_body(exchange, cx);
+                let input = |cx: &mut Context<'_>| {
+                    let polled = poll_request_body(exchange, cx);
+                    (polled, exchange.body_state.get() == BodyState::Ended)
+                };
                 filtered::poll(exchange, Direction::Request, cx, input)
             }
             Self::Of(exchange) => poll_request_body(exchange, cx),
@@ -192,7 +195,10 @@ impl Body for ResponseBody {
             }
             Source::Upstream(upstream) if upstream.is_filtered => {
                 let exchange = &this.guard.0;
-                let input = |cx: &mut Context<'_>| upstream.poll_frame(exchange, cx);
+                let input = |cx: &mut Context<'_>| {
+                    let polled = upstream.poll_frame(exchange, cx);
+                    (polled, upstream.is_complete)
+                };
                 counted(
                     exchange,
                     filtered::poll(exchange, Direction::Response, cx, input),
@@ -248,7 +254,8 @@ impl Upstream {
         // All that can have arrived has: see `Connection`.
         match Pin::new(&mut self.incoming).poll_frame(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.is_complete = self.incoming.is_end_stream();
+                // Nothing comes after trailers, and nobody asks for it.
+                self.is_complete = frame.is_trailers() || self.incoming.is_end_stream();
                 Poll::Ready(Some(Ok(without_illegal_trailers(frame))))
             }
             Poll::Ready(None) => {
@@ -285,7 +292,7 @@ impl Drop for ResponseBody {
         };
         if upstream.is_complete || upstream.incoming.is_end_stream() {
             exchange.active.give_back(exchange, connection);
-        } else {
+        } else if !exchange.has_ending() {
             // The client went away in the middle.
             exchange.facts.flag(flags::CLIENT_GONE);
             exchange.facts.detail("downstream_remote_disconnect");

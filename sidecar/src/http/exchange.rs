@@ -115,6 +115,7 @@ pub(crate) struct Facts {
     pub(crate) flags: Cell<u64>,
     pub(crate) details: RefCell<Details>,
     pub(crate) why: Cell<Option<Why>>,
+    pub(crate) is_closed_by_filter: Cell<bool>,
     pub(crate) transport_failure: RefCell<String>,
     pub(crate) request_bytes: Cell<u64>,
     pub(crate) response_bytes: Cell<u64>,
@@ -146,6 +147,20 @@ impl Details {
 impl Facts {
     pub(crate) fn flag(&self, bits: u64) {
         self.flags.set(self.flags.get() | bits);
+    }
+
+    /// A filter closed the stream without an answer.
+    pub(crate) fn close_by_filter(&self) {
+        self.is_closed_by_filter.set(true);
+        if self.status.get() == 0 {
+            self.detail("wasm_close_stream");
+        }
+    }
+
+    /// An attempt succeeded: what the ones before it failed of is past.
+    pub(crate) fn forget_failures(&self) {
+        self.flags.set(0);
+        self.transport_failure.borrow_mut().clear();
     }
 
     pub(crate) fn detail(&self, details: &'static str) {
@@ -347,7 +362,10 @@ impl Exchange {
         let worker = self.worker();
         self.waiting.set(Waiting::Nothing);
         self.facts.ended.set(Some(Instant::now()));
-        if self.facts.status.get() == 0 && self.facts.why.get().is_none() {
+        if self.facts.status.get() == 0
+            && self.facts.why.get().is_none()
+            && !self.facts.is_closed_by_filter.get()
+        {
             self.facts.flag(flags::CLIENT_GONE);
             self.facts.detail("downstream_remote_disconnect");
         }

@@ -1,7 +1,8 @@
 //! A body on its way through filters that want bodies. Filters that do not want them cost nothing: see
 //! [`evenkeel_host::http_filters::Chain::wants_bodies`].
 //!
-//! Every piece is shown to the filters, then an empty last one, as in Envoy. A filter that pauses holds what it has seen; it is
+//! Every piece is shown to the filters, then an empty last one, as in Envoy; with the last piece, where its length tells that it is
+//! the last, because nobody asks for more then. A filter that pauses holds what it has seen; it is
 //! fed on (up to the host's bound) until it lets go.
 
 use std::cell::{Cell, RefCell};
@@ -39,16 +40,18 @@ enum Stage {
     /// All has been shown; a filter holds the end.
     HeldAtEnd,
     Ended,
+    /// The trailers have gone on too.
+    Over,
 }
 
 type Polled = Poll<Option<Result<Frame<Bytes>, Broken>>>;
 
-/// The next piece that filters let through, of what `input` yields.
+/// The next piece that filters let through, of what `input` yields: a frame, and whether nothing comes after it.
 pub(crate) fn poll(
     exchange: &Exchange,
     direction: Direction,
     cx: &mut Context<'_>,
-    mut input: impl FnMut(&mut Context<'_>) -> Polled,
+    mut input: impl FnMut(&mut Context<'_>) -> (Polled, bool),
 ) -> Polled {
     let flow = exchange.flow(direction);
     // Each turn takes something from the input, or ends.
@@ -59,7 +62,7 @@ pub(crate) fn poll(
                 // What the dead filter held is gone: the rest alone would look like the whole.
                 return Poll::Ready(Some(Err(Broken::Filter)));
             }
-            return input(cx);
+            return input(cx).0;
         }
         if exchange.has_ending() {
             return Poll::Ready(Some(Err(Broken::Filter)));
@@ -71,7 +74,11 @@ pub(crate) fn poll(
         }
         match flow.stage.get() {
             Stage::Flowing => {}
-            Stage::Ended => return Poll::Ready(take_trailers(exchange, direction).map(Ok)),
+            Stage::Ended => {
+                flow.stage.set(Stage::Over);
+                return Poll::Ready(trailers(exchange, direction).map(Ok));
+            }
+            Stage::Over => return Poll::Ready(None),
             Stage::HeldAtEnd => match flow.resumed.borrow_mut().take() {
                 Some(Verdict::Continue) => {
                     flow.stage.set(Stage::Ended);
@@ -83,13 +90,30 @@ pub(crate) fn poll(
         if flow.stage.get() == Stage::Ended {
             continue;
         }
-        let (verdict, data) = show(exchange, direction, ready!(input(cx)).transpose()?);
+        let (polled, is_last) = input(cx);
+        let piece = ready!(polled).transpose()?;
+        let is_end_to_come = is_last && piece.as_ref().is_some_and(Frame::is_data);
+        let (mut verdict, mut data) = show(exchange, direction, piece);
+        if is_end_to_come && verdict.is_none() {
+            let end = show(exchange, direction, None);
+            verdict = end.0;
+            data = joined(data, end.1);
+        }
         if let Some(verdict) = verdict {
             settle(exchange, verdict);
         }
         if !data.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
+    }
+}
+
+/// What a filter let through of the last piece, then what it made of the end.
+fn joined(data: Bytes, more: Bytes) -> Bytes {
+    match (data.is_empty(), more.is_empty()) {
+        (true, _) => more,
+        (_, true) => data,
+        (false, false) => Bytes::from([data, more].concat()),
     }
 }
 
@@ -186,10 +210,11 @@ fn put_trailers(exchange: &Exchange, direction: Direction, trailers: Option<Head
     };
 }
 
-fn take_trailers(exchange: &Exchange, direction: Direction) -> Option<Frame<Bytes>> {
+fn trailers(exchange: &Exchange, direction: Direction) -> Option<Frame<Bytes>> {
     let trailers = match direction {
         Direction::Request => exchange.request_trailers.take(),
-        Direction::Response => exchange.response_trailers.take(),
+        // The filters see them once more when all is over.
+        Direction::Response => exchange.response_trailers.borrow().clone(),
     };
     trailers.map(Frame::trailers)
 }

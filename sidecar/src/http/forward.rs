@@ -77,7 +77,10 @@ pub(crate) async fn forward(exchange: &Rc<Exchange>, hop_by_hop: &HopByHop) -> O
             exchange.worker().counters.retries.add(1);
         }
         match attempt_server(exchange, pool, plan.pool, number, is_idempotent, hop_by_hop).await {
-            Ok((response, connection)) => return Outcome::Answered(response, connection),
+            Ok((response, connection)) => {
+                exchange.facts.forget_failures();
+                return Outcome::Answered(response, connection);
+            }
             Err(Failure::Over(outcome)) => return outcome,
             Err(Failure::Server { why, was_sent }) => {
                 exchange.charge_failure();

@@ -36,6 +36,11 @@ impl fmt::Display for Aborted {
 
 impl std::error::Error for Aborted {}
 
+fn aborted(exchange: &Exchange) -> Aborted {
+    exchange.facts.close_by_filter();
+    Aborted
+}
+
 impl From<Infallible> for Aborted {
     fn from(never: Infallible) -> Self {
         match never {}
@@ -101,7 +106,7 @@ async fn run(guard: Guard, hop_by_hop: &HopByHop) -> Result<Response<ResponseBod
     match filter::request_headers(exchange, is_end).await {
         Passed::Onward => {}
         Passed::Reply(reply) => return answer_filter(guard, reply).await,
-        Passed::Reset => return Err(Aborted),
+        Passed::Reset => return Err(aborted(exchange)),
         Passed::Failed => return answer_own(guard, Why::FilterFailed).await,
         Passed::TimedOut => return answer_own(guard, Why::FilterTimeout).await,
     }
@@ -111,7 +116,7 @@ async fn run(guard: Guard, hop_by_hop: &HopByHop) -> Result<Response<ResponseBod
         }
         Outcome::Own(why) => answer_own(guard, why).await,
         Outcome::Reply(reply) => answer_filter(guard, reply).await,
-        Outcome::Reset => Err(Aborted),
+        Outcome::Reset => Err(aborted(exchange)),
     }
 }
 
@@ -152,7 +157,7 @@ async fn answer_upstream(
     match filter::response_headers(exchange, is_end).await {
         Passed::Onward => {}
         Passed::Reply(reply) => return Ok(replace_with(guard, reply)),
-        Passed::Reset => return Err(Aborted),
+        Passed::Reset => return Err(aborted(exchange)),
         // What has begun goes on without filters.
         Passed::Failed => {}
         Passed::TimedOut => return Ok(refuse_late(guard)),
@@ -230,7 +235,7 @@ async fn answer_local(guard: Guard, reply: Reply) -> Result<Response<ResponseBod
     match filter::response_headers(exchange, reply.body.is_empty()).await {
         Passed::Onward | Passed::Failed => {}
         Passed::Reply(reply) => return Ok(replace_with(guard, reply)),
-        Passed::Reset => return Err(Aborted),
+        Passed::Reset => return Err(aborted(exchange)),
         Passed::TimedOut => return Ok(refuse_late(guard)),
     }
     let Some(head) = exchange.response.borrow_mut().take() else {
