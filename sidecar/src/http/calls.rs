@@ -105,7 +105,7 @@ impl Target {
     }
 }
 
-/// `None`: without `:method`, `:path` or `:authority`, or with what is no HTTP.
+/// `None`: without `:method`, `:path` or `:authority` (for which `host` stands too), or with what is no HTTP.
 fn request(call: &HttpCall) -> Option<Request<UpstreamBody>> {
     let (mut method, mut path, mut authority) = (None, None, None);
     let mut headers = HeaderMap::new();
@@ -114,6 +114,9 @@ fn request(call: &HttpCall) -> Option<Request<UpstreamBody>> {
             b":method" => method = Some(Method::from_bytes(value).ok()?),
             b":path" => path = Some(PathAndQuery::try_from(value.as_slice()).ok()?),
             b":authority" => authority = Some(HeaderValue::from_bytes(value).ok()?),
+            name if name.eq_ignore_ascii_case(HOST.as_str().as_bytes()) => {
+                authority.get_or_insert(HeaderValue::from_bytes(value).ok()?);
+            }
             b":scheme" => {}
             name if name == STEERING_HEADER.as_bytes() => {}
             name => {
