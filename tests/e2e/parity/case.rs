@@ -13,7 +13,7 @@ use super::trace::{Line, render};
 const COMPLETE_MAX: Duration = Duration::from_secs(10);
 
 /// How long a proxy takes to die of a bug, at most.
-const DEATH_MAX: Duration = Duration::from_secs(2);
+const DEATH_MAX: Duration = Duration::from_millis(300);
 
 pub(crate) struct Case {
     pub(crate) name: String,

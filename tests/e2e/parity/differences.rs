@@ -368,14 +368,14 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         "open: after a reset the call's maps and buffers are gone",
     ),
     differs(
-        "call/no server named",
+        "call/no member of the strict twin",
         "",
-        "open: a pool's cluster is strict for calls too",
+        "open: no such member is a 503 here; Envoy refuses the call, InternalFailure, without a callback",
     ),
     differs(
-        "call/host in place of authority",
+        "call/no server named",
         "",
-        "open: `host` stands for `:authority` in a call too",
+        "open: a pool's cluster is strict for calls too; here one that names no server gets any",
     ),
     differs(
         "system/wasi",

@@ -7,6 +7,7 @@ use super::super::hostcalls::{
     continue_stream, effective_context, get, http_call, http_get, pairs, property, replace, status,
     tick_period, unsteered_call,
 };
+use super::super::origin;
 use super::super::program::{Argument, Call, Phase, Program, Step};
 
 /// What the callback reads of a response.
@@ -171,6 +172,7 @@ pub(crate) fn cases() -> Vec<Case> {
             ),
         ),
     ];
+    cases.extend(strict());
     cases.push(without_waiting());
     cases.push(outlives_its_stream());
     cases.extend(from_odd_places());
@@ -191,6 +193,30 @@ fn no_server_named() -> Case {
         [unsteered_call("alive", &headers, "", &[], 5000)],
     );
     Case::new("call/no server named", Request::get("/slow?300"), program)
+}
+
+/// The pool's twin for checks: one exact server, or none.
+fn strict() -> Vec<Case> {
+    let call = |server: String| {
+        let headers = [
+            (":method", "GET"),
+            (":path", "/call/plain"),
+            (":authority", "call.test"),
+            ("x-gateway-destination-endpoint", server.as_str()),
+        ];
+        unsteered_call("alive.check", &headers, "", &[], 5000)
+    };
+    vec![
+        waits_for(
+            "a member of the strict twin",
+            call(origin::ALIVE.to_string()),
+        ),
+        Case::new(
+            "call/no member of the strict twin",
+            Request::get("/slow?300"),
+            Program::new().at(Phase::RequestHeaders, [call(origin::DEAD.to_string())]),
+        ),
+    ]
 }
 
 /// The stream goes on; the response comes when it likes.
