@@ -114,6 +114,7 @@ pub(crate) fn give_bytes(
 }
 
 fn allocate(caller: &mut Caller<'_, State>, length: u32) -> Result<u32, Refusal> {
+    caller.data_mut().usage.allocations += 1;
     let Some(allocator) = caller.data().allocate.clone() else {
         return Err(Status::InternalFailure.into());
     };

@@ -49,4 +49,5 @@ mod vm;
 
 pub use engine::{Engine, Module, ModuleError};
 pub use process::Process;
+pub use state::Usage;
 pub use vm::{Failure, Plugin, StartError, Vm, VmOptions};

@@ -125,6 +125,7 @@ impl Run<'_> {
 fn new_state(process: &Process, options: VmOptions, environment: Rc<dyn Environment>) -> State {
     State {
         memory: None,
+        usage: crate::Usage::default(),
         allocate: None,
         limits: limits(options.memory_max),
         environment,

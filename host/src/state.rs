@@ -51,6 +51,7 @@ pub(crate) enum Configuring {
 pub(crate) struct State {
     pub(crate) memory: Option<Memory>,
     /// In an `Rc` because cloning a `TypedFunc` touches counters that all threads share.
+    pub(crate) usage: Usage,
     pub(crate) allocate: Option<Rc<TypedFunc<u32, u32>>>,
     pub(crate) limits: StoreLimits,
     pub(crate) environment: Rc<dyn Environment>,
@@ -143,4 +144,13 @@ impl Drop for State {
     fn drop(&mut self) {
         self.process.leave(&self.vm_id);
     }
+}
+
+/// What a VM's guest has asked of its host so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Calls of ABI functions (module `env`; not WASI).
+    pub hostcalls: u64,
+    /// Buffers that the host had the guest allocate for an answer.
+    pub allocations: u64,
 }

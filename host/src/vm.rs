@@ -169,6 +169,11 @@ impl Vm {
         }
     }
 
+    /// What the guest has asked of the host since the VM was made; `None` inside a callback.
+    pub fn usage(&self) -> Option<crate::Usage> {
+        Some(self.inner.store.try_borrow().ok()?.data().usage)
+    }
+
     /// Why it is dead, if it is.
     pub fn failure(&self) -> Option<Failure> {
         self.inner.failure.get().cloned()

@@ -110,9 +110,12 @@ pub fn start(config: Config, options: RunOptions) -> anyhow::Result<Running> {
         .collect();
     let generation = Arc::new(Generation::new(config, filters, workers, None));
     let (handles, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker_handle()).unzip();
+    let process = Process::new();
+    // What the filter's VMs share outlives the last of them: a worker that replaces its only VM keeps members and leases.
+    process.pin_shared_data(evenkeel_policy::contract::VM_ID);
     let shared = Arc::new(Shared {
         workers: handles,
-        process: Process::new(),
+        process,
         options: Options {
             show_decision: options.show_decision,
         },

@@ -26,6 +26,7 @@ mod headers;
 mod http2;
 mod long_exchanges;
 mod malformed;
+mod parity;
 mod poison;
 mod reload;
 mod resources;

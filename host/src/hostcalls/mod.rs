@@ -47,6 +47,7 @@ macro_rules! provide {
     ($linker:ident, $imports:ident, $allowed:expr, $($name:literal = $function:path, ($($argument:ident : $kind:ty),*);)*) => {$(
         $linker.func_wrap("env", $name, |mut caller: Caller<'_, State> $(, $argument: $kind)*| -> wasmtime::Result<u32> {
             let allowed: fn(&State) -> Result<(), Status> = $allowed;
+            caller.data_mut().usage.hostcalls += 1;
             let answer: Answer = match allowed(caller.data()) {
                 Ok(()) => $function(&mut caller $(, $argument)*),
                 Err(status) => Err(status.into()),

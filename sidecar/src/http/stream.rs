@@ -4,6 +4,7 @@
 //! apart here.
 
 use evenkeel_host::embedder::{Attribute, FilterStateOutcome, HeaderMap as Map, HttpStream, Value};
+use evenkeel_policy::contract;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
@@ -51,6 +52,31 @@ impl HttpStream for Exchange {
                 .borrow()
                 .as_ref()
                 .is_some_and(|map| visit_all(map, visit)),
+        }
+    }
+
+    fn count(&self, map: Map) -> usize {
+        match map {
+            Map::RequestHeaders => {
+                let head = self.request.borrow();
+                // Four pseudo-headers, of which one is `host`.
+                (4 + head.headers.len()).saturating_sub(usize::from(head.host().is_some()))
+            }
+            Map::ResponseHeaders => self
+                .response
+                .borrow()
+                .as_ref()
+                .map_or(0, |head| 1 + head.headers.len()),
+            Map::RequestTrailers => self
+                .request_trailers
+                .borrow()
+                .as_ref()
+                .map_or(0, http::HeaderMap::len),
+            Map::ResponseTrailers => self
+                .response_trailers
+                .borrow()
+                .as_ref()
+                .map_or(0, http::HeaderMap::len),
         }
     }
 
@@ -107,8 +133,7 @@ impl HttpStream for Exchange {
         if name.first() == Some(&b':') {
             return self.replace_pseudo(map, name, value);
         }
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
-        else {
+        let (Some(name), Ok(value)) = (header_name(name), HeaderValue::from_bytes(value)) else {
             return false;
         };
         self.with_fields(map, |fields| {
@@ -224,6 +249,24 @@ fn replace_request_pseudo(head: &mut RequestHead, name: &[u8], value: &[u8]) -> 
         b":scheme" => true,
         _ => false,
     }
+}
+
+/// Names that the filter sets on every request: known ones need neither a check nor an allocation.
+static FREQUENT: [HeaderName; 7] = [
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static(contract::STEERING_HEADER),
+    HeaderName::from_static(contract::POOL_HEADER),
+    HeaderName::from_static(contract::RETRY_ON_HEADER),
+    HeaderName::from_static(contract::MAX_RETRIES_HEADER),
+];
+
+fn header_name(name: &[u8]) -> Option<HeaderName> {
+    let known = FREQUENT
+        .iter()
+        .find(|known| known.as_str().as_bytes() == name);
+    known.cloned().or_else(|| HeaderName::from_bytes(name).ok())
 }
 
 fn is_host(map: Map, name: &[u8]) -> bool {

@@ -26,8 +26,6 @@ use crate::upstream::socket::{Socket, UpstreamStream};
 
 /// Largest response head and read-ahead of one connection.
 const BUFFER_MAX: usize = 256 * 1024;
-/// Most header lines of a response.
-const HEADERS_MAX: usize = 256;
 
 type Driver = http1::Connection<TokioIo<UpstreamStream>, UpstreamBody>;
 
@@ -65,9 +63,9 @@ impl Connection {
     ) -> hyper::Result<Box<Self>> {
         let local = stream.local_addr().ok();
         let socket = Socket::new(stream, Rc::clone(clock));
+        // At most 100 header lines, hyper's own bound: with a bound of ours it would allocate room for them for every response.
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(BUFFER_MAX)
-            .max_headers(HEADERS_MAX)
             .handshake(TokioIo::new(UpstreamStream(Rc::clone(&socket))))
             .await?;
         Ok(Box::new(Self {
