@@ -150,7 +150,7 @@ impl Scale {
             idle_clients: 1000,
             idle_wait: Duration::from_secs(60),
             filter_requests: 200_000,
-            counted_requests: Some([1_000, 11_000]),
+            counted_requests: Some([1_000, 101_000]),
         })
     }
 }
