@@ -156,6 +156,11 @@ fn an_error_of_the_application_is_not_asked_for_twice(host: Host) {
         assert_eq!(proxy.get("/503").status, 503);
         assert_eq!(proxy.get("/500").status, 500);
     }
+    // nginx writes its log after it has answered.
+    eventually("the servers log them", Duration::from_secs(10), || {
+        let seen = a.seen().len() + b.seen().len();
+        (seen >= 8).then_some(()).ok_or(seen)
+    });
     assert_eq!(
         a.seen().len() + b.seen().len(),
         8,
