@@ -10,21 +10,21 @@ const EVENTS: usize = 90;
 
 #[test]
 fn slow_pages_and_event_streams_are_left_alone() {
-    let shop = php("shop");
-    let on = |host| {
-        Cluster::new()
-            .server(&shop)
-            .pool("", &[("shop", "")])
-            .on(host)
-    };
-    let mut proxies = vec![on(Host::Sidecar)];
+    let mut hosts = vec![Host::Sidecar];
     if Host::Envoy.available() {
-        proxies.push(on(Host::Envoy));
+        hosts.push(Host::Envoy);
     }
+    let exchanges: [fn(&Proxy); 2] = [a_page_that_thinks, a_stream_of_events];
     thread::scope(|scope| {
-        for proxy in &proxies {
-            scope.spawn(|| a_page_that_thinks(proxy));
-            scope.spawn(|| a_stream_of_events(proxy));
+        for &host in &hosts {
+            for exchange in exchanges {
+                scope.spawn(move || {
+                    // A server each: one of PHP's workers may accept two connections and serve the second after the first.
+                    let shop = php("shop");
+                    let cluster = Cluster::new().server(&shop);
+                    exchange(&cluster.pool("", &[("shop", "")]).on(host));
+                });
+            }
         }
     });
 }
