@@ -1,4 +1,4 @@
-//! From an accepted socket to a task that serves it.
+//! Accepting, and the way from an accepted socket to a task that serves it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,10 +6,48 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::http::client::{Client, Order};
 use crate::listen::connection;
 use crate::worker::Worker;
+
+/// Pause after an error that lasts (no descriptors).
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts until `stop` turns true or is dropped, then takes what is in the queue, and closes.
+pub(crate) async fn until_stopped(
+    listener: std::net::TcpListener,
+    bind: SocketAddr,
+    stop: &mut watch::Receiver<bool>,
+    mut take: impl FnMut(TcpStream, SocketAddr),
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%bind, "cannot listen: {error}"),
+    };
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.changed() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => take(stream, peer),
+                Err(error) => pause(&error, bind).await,
+            }
+        }
+    }
+    while let Some((stream, peer)) = queued(&listener).await {
+        take(stream, peer);
+    }
+}
+
+/// Logs what is worth it and waits a little where trying again at once would spin.
+async fn pause(error: &std::io::Error, bind: SocketAddr) {
+    if !is_of_connection(error) {
+        tracing::warn!(%bind, "cannot accept: {error}");
+        tokio::time::sleep(ERROR_PAUSE).await;
+    }
+}
 
 /// How long to look for a connection that is in the queue already. It is there at once or not at all.
 const QUEUED_WAIT: Duration = Duration::from_millis(1);

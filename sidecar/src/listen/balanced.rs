@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::listen::{Handover, accept, reuseport};
+use crate::listen::{Handover, accept};
 use crate::shared::Shared;
 use crate::worker::Command;
 
@@ -20,23 +20,10 @@ pub(crate) async fn run(
     bind: SocketAddr,
     mut stop: watch::Receiver<bool>,
 ) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%bind, "cannot listen: {error}"),
-    };
-    loop {
-        tokio::select! {
-            biased;
-            _ = stop.changed() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => hand_over(&shared, stream, peer, bind),
-                Err(error) => reuseport::pause(&error, bind).await,
-            }
-        }
-    }
-    while let Some((stream, peer)) = accept::queued(&listener).await {
+    accept::until_stopped(listener, bind, &mut stop, |stream, peer| {
         hand_over(&shared, stream, peer, bind);
-    }
+    })
+    .await;
 }
 
 fn hand_over(shared: &Shared, stream: TcpStream, peer: SocketAddr, bind: SocketAddr) {

@@ -3,16 +3,11 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::listen::{Handover, accept};
 use crate::worker::{Command, Worker};
-
-/// Pause after an error that lasts (no descriptors).
-const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until `stop` turns true or is dropped, then serves what is in the queue, and closes.
 pub(crate) async fn run(
@@ -21,31 +16,10 @@ pub(crate) async fn run(
     bind: SocketAddr,
     mut stop: watch::Receiver<bool>,
 ) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%bind, "cannot listen: {error}"),
-    };
-    loop {
-        tokio::select! {
-            biased;
-            _ = stop.changed() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => take(&worker, stream, peer, bind),
-                Err(error) => pause(&error, bind).await,
-            }
-        }
-    }
-    while let Some((stream, peer)) = accept::queued(&listener).await {
+    accept::until_stopped(listener, bind, &mut stop, |stream, peer| {
         take(&worker, stream, peer, bind);
-    }
-}
-
-/// Logs what is worth it and waits a little where trying again at once would spin.
-pub(crate) async fn pause(error: &std::io::Error, bind: SocketAddr) {
-    if !accept::is_of_connection(error) {
-        tracing::warn!(%bind, "cannot accept: {error}");
-        tokio::time::sleep(ERROR_PAUSE).await;
-    }
+    })
+    .await;
 }
 
 fn take(worker: &Rc<Worker>, stream: tokio::net::TcpStream, peer: SocketAddr, bind: SocketAddr) {
