@@ -1,10 +1,10 @@
 //! The methods by name: those that are served, and those that are only understood.
 
-use super::Balancer;
 use super::ip_hash::IpHash;
 use super::least_conn::LeastConn;
 use super::random_two::RandomTwo;
 use super::round_robin::RoundRobin;
+use super::{Balancer, LatencyRule};
 use crate::config::nearest;
 
 /// A method of balancing.
@@ -24,6 +24,15 @@ pub enum LoadNeed {
     None,
     /// Requests in flight, of all VMs.
     InFlight,
+    /// Requests in flight, and how long servers take to the first byte.
+    Latency(LatencyRule),
+}
+
+/// What a pool says of its method besides the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Parameters {
+    /// Most load of a server in percent of its share, above 100; `None`: no bound.
+    pub hash_balance_factor: Option<u16>,
 }
 
 /// Names of the reference configuration that are understood but not served yet.
@@ -103,7 +112,7 @@ impl Algorithm {
     }
 
     /// A balancer of this method, still without servers.
-    pub fn build(self) -> Box<dyn Balancer> {
+    pub fn build(self, _parameters: &Parameters) -> Box<dyn Balancer> {
         match self {
             Self::RoundRobin => Box::new(RoundRobin::default()),
             Self::LeastConn => Box::new(LeastConn::default()),

@@ -65,6 +65,7 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
         name: name.to_owned(),
         algorithm,
         servers,
+        hash_balance_factor: None,
         retries,
         keepalive: keepalive(&format!("{path}.keepalive"), document.keepalive.as_ref())?,
         timeouts: timeouts(&format!("{path}.timeouts"), document.timeouts.as_ref())?,

@@ -312,7 +312,7 @@ fn wrong_pools_are_refused() {
     refused(
         with_pool_key("servers", json!(many)),
         "pools.shop.servers",
-        "at most 256",
+        "at most 10000",
     );
 }
 
