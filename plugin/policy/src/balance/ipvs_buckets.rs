@@ -30,7 +30,11 @@ impl Buckets {
     /// A table for servers of these weights.
     pub(super) fn fill(weights: &[u16], filling: Filling) -> Self {
         let enough = weights.len().next_power_of_two().ilog2();
-        let bits = if enough <= BITS_MIN { BITS_MIN } else { (enough + 2).min(BITS_MAX) };
+        let bits = if enough <= BITS_MIN {
+            BITS_MIN
+        } else {
+            (enough + 2).min(BITS_MAX)
+        };
         let row = |(server, weight): (u16, &u16)| {
             let count = match filling {
                 Filling::ByWeight => usize::from(*weight).max(1),
@@ -38,7 +42,12 @@ impl Buckets {
             };
             std::iter::repeat_n(server, count)
         };
-        let servers = (0_u16..).zip(weights).flat_map(row).cycle().take(1 << bits).collect();
+        let servers = (0_u16..)
+            .zip(weights)
+            .flat_map(row)
+            .cycle()
+            .take(1 << bits)
+            .collect();
         Self { servers, bits }
     }
 
@@ -47,10 +56,13 @@ impl Buckets {
     pub(super) fn servers(&self, folded: u32) -> impl Iterator<Item = usize> {
         let (mask, hash) = ((1_u32 << self.bits) - 1, hash_32(folded, self.bits));
         // The kernel asks the bucket itself, then offset (i + hash) mod size from the hash for i = 0 and on.
-        let offsets = std::iter::once(0).chain((0..=mask).map(move |offset| offset.wrapping_add(hash) & mask));
+        let offsets = std::iter::once(0)
+            .chain((0..=mask).map(move |offset| offset.wrapping_add(hash) & mask));
         offsets.filter_map(move |offset| {
             let bucket = offset.wrapping_add(hash) & mask;
-            self.servers.get(bucket as usize).map(|server| usize::from(*server))
+            self.servers
+                .get(bucket as usize)
+                .map(|server| usize::from(*server))
         })
     }
 }
@@ -64,7 +76,12 @@ fn hash_32(number: u32, bits: u32) -> u32 {
 pub(super) fn folded(address: IpAddr) -> u32 {
     match address {
         IpAddr::V4(v4) => v4.to_bits(),
-        IpAddr::V6(v6) => v6.octets().as_chunks::<4>().0.iter().fold(0, |sum, word| sum ^ u32::from_be_bytes(*word)),
+        IpAddr::V6(v6) => v6
+            .octets()
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .fold(0, |sum, word| sum ^ u32::from_be_bytes(*word)),
     }
 }
 
@@ -112,14 +129,22 @@ mod tests {
                 let from = (offset + hash) % 256;
                 expected.push(buckets.servers[((from + hash) & 255) as usize]);
             }
-            let found: Vec<u16> = buckets.servers(folded).map(|server| u16::try_from(server).unwrap()).collect();
+            let found: Vec<u16> = buckets
+                .servers(folded)
+                .map(|server| u16::try_from(server).unwrap())
+                .collect();
             assert_eq!(found, expected, "{address}");
         }
     }
 
     #[test]
     fn addresses_are_folded_as_the_kernel_folds_them() {
-        for (address, expected) in [("1.2.3.4", 0x0102_0304), ("2001:db8::1", 0x2001_0db9), ("::", 0), ("1:2:3:4:5:6:7:8", 8)] {
+        for (address, expected) in [
+            ("1.2.3.4", 0x0102_0304),
+            ("2001:db8::1", 0x2001_0db9),
+            ("::", 0),
+            ("1:2:3:4:5:6:7:8", 8),
+        ] {
             assert_eq!(folded(address.parse().unwrap()), expected, "{address}");
         }
         assert_eq!(hash_32(1, 8), 0x61);
@@ -129,7 +154,10 @@ mod tests {
     fn a_pool_of_many_servers_has_a_bucket_for_each() {
         for count in [257_usize, 1_000, 10_000] {
             let buckets = Buckets::fill(&vec![1; count], Filling::OneEach);
-            assert!((0..count).all(|server| buckets.servers.contains(&u16::try_from(server).unwrap())), "{count}");
+            assert!(
+                (0..count).all(|server| buckets.servers.contains(&u16::try_from(server).unwrap())),
+                "{count}"
+            );
             assert!(buckets.servers.len() <= 1 << BITS_MAX);
         }
     }

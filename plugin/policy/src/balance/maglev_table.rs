@@ -37,7 +37,10 @@ pub(super) struct Candidate {
 
 impl Candidate {
     pub(super) fn new(id: &str, weight: u16) -> Self {
-        Self { hashes: [xxh64(id.as_bytes(), 0), xxh64(id.as_bytes(), 1)], weight }
+        Self {
+            hashes: [xxh64(id.as_bytes(), 0), xxh64(id.as_bytes(), 1)],
+            weight,
+        }
     }
 }
 
@@ -47,10 +50,20 @@ pub(super) fn build(candidates: &[Candidate]) -> Vec<u16> {
 }
 
 fn build_of_size(candidates: &[Candidate], size: u32) -> Vec<u16> {
-    let greatest = candidates.iter().map(|candidate| u64::from(candidate.weight)).max().unwrap_or(0);
-    let mut orders: Vec<Order> = candidates.iter().map(|candidate| Order::new(candidate, size)).collect();
+    let greatest = candidates
+        .iter()
+        .map(|candidate| u64::from(candidate.weight))
+        .max()
+        .unwrap_or(0);
+    let mut orders: Vec<Order> = candidates
+        .iter()
+        .map(|candidate| Order::new(candidate, size))
+        .collect();
     let mut table = vec![FREE; size as usize];
-    if candidates.iter().all(|candidate| u64::from(candidate.weight) == greatest) {
+    if candidates
+        .iter()
+        .all(|candidate| u64::from(candidate.weight) == greatest)
+    {
         let in_turns = (0_u16..).zip(candidates).map(|(server, _)| server);
         for server in in_turns.cycle().take(table.len()) {
             take_next(&mut table, &mut orders, server);
@@ -58,12 +71,19 @@ fn build_of_size(candidates: &[Candidate], size: u32) -> Vec<u16> {
         return table;
     }
     // The next turn of each: its round, the server, how many it had.
-    let mut turns: BinaryHeap<Reverse<(u64, u16, u64)>> = (0_u16..).take(candidates.len()).map(|server| Reverse((1, server, 0))).collect();
+    let mut turns: BinaryHeap<Reverse<(u64, u16, u64)>> = (0_u16..)
+        .take(candidates.len())
+        .map(|server| Reverse((1, server, 0)))
+        .collect();
     for _ in 0..table.len() {
-        let Some(mut first) = turns.peek_mut() else { break };
+        let Some(mut first) = turns.peek_mut() else {
+            break;
+        };
         let Reverse((round, server, had)) = *first;
         take_next(&mut table, &mut orders, server);
-        let weight = candidates.get(usize::from(server)).map_or(1, |candidate| u64::from(candidate.weight).max(1));
+        let weight = candidates
+            .get(usize::from(server))
+            .map_or(1, |candidate| u64::from(candidate.weight).max(1));
         let due = ((had + 1) * greatest).div_ceil(weight);
         *first = Reverse((due.max(round + 1), server, had + 1));
     }
@@ -80,19 +100,29 @@ struct Order {
 impl Order {
     fn new(candidate: &Candidate, size: u32) -> Self {
         let [offset, skip] = candidate.hashes;
-        let below = |hash: u64, bound: u32| u32::try_from(hash.checked_rem(u64::from(bound)).unwrap_or(0)).unwrap_or(0);
-        Self { place: below(offset, size), skip: below(skip, size.saturating_sub(1)) + 1 }
+        let below = |hash: u64, bound: u32| {
+            u32::try_from(hash.checked_rem(u64::from(bound)).unwrap_or(0)).unwrap_or(0)
+        };
+        Self {
+            place: below(offset, size),
+            skip: below(skip, size.saturating_sub(1)) + 1,
+        }
     }
 }
 
 /// Gives `server` the next free place of its order. Ends: the size is prime, so an order comes by every place, and one is free.
 fn take_next(table: &mut [u16], orders: &mut [Order], server: u16) {
-    let Some(order) = orders.get_mut(usize::from(server)) else { return };
-    for _ in 0..table.len() {
-        let Some(place) = table.get_mut(order.place as usize) else { return };
+    let Some(order) = orders.get_mut(usize::from(server)) else {
+        return;
+    };
+    let size = table.len();
+    for _ in 0..size {
+        let Some(place) = table.get_mut(order.place as usize) else {
+            return;
+        };
         order.place += order.skip;
-        if order.place as usize >= table.len() {
-            order.place -= u32::try_from(table.len()).unwrap_or(0);
+        if order.place as usize >= size {
+            order.place -= u32::try_from(size).unwrap_or(0);
         }
         if *place == FREE {
             *place = server;
@@ -108,12 +138,19 @@ mod tests {
     use super::*;
 
     fn candidates(weights: &[u16]) -> Vec<Candidate> {
-        (90..).zip(weights).map(|(port, weight)| Candidate::new(&format!("127.0.0.1:{port}"), *weight)).collect()
+        (90..)
+            .zip(weights)
+            .map(|(port, weight)| Candidate::new(&format!("127.0.0.1:{port}"), *weight))
+            .collect()
     }
 
     /// Envoy's way, word for word: everybody is asked in every round.
     fn by_rounds(candidates: &[Candidate], size: u32) -> Vec<u16> {
-        let greatest = candidates.iter().map(|candidate| candidate.weight).max().unwrap();
+        let greatest = candidates
+            .iter()
+            .map(|candidate| candidate.weight)
+            .max()
+            .unwrap();
         let mut table = vec![FREE; size as usize];
         let mut next = vec![0_u64; candidates.len()];
         let mut target = vec![0_u64; candidates.len()];
@@ -146,9 +183,18 @@ mod tests {
     #[test]
     fn small_tables_are_those_of_envoy() {
         // place            0  1  2  3  4  5  6
-        assert_eq!(build_of_size(&candidates(&[1; 6]), 7), [2, 4, 0, 1, 5, 0, 3]);
-        assert_eq!(build_of_size(&candidates(&[1, 1]), 17), [1, 0, 0, 1, 0, 1, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0, 1]);
-        assert_eq!(build_of_size(&candidates(&[1, 2]), 17), [1, 0, 0, 1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 0, 1]);
+        assert_eq!(
+            build_of_size(&candidates(&[1; 6]), 7),
+            [2, 4, 0, 1, 5, 0, 3]
+        );
+        assert_eq!(
+            build_of_size(&candidates(&[1, 1]), 17),
+            [1, 0, 0, 1, 0, 1, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0, 1]
+        );
+        assert_eq!(
+            build_of_size(&candidates(&[1, 2]), 17),
+            [1, 0, 0, 1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 0, 1]
+        );
     }
 
     #[test]
@@ -162,11 +208,20 @@ mod tests {
     #[test]
     fn places_are_shared_by_weight_and_nobody_goes_without() {
         for weights in [&[5, 3, 2][..], &[1; 128], &[65_535, 1, 1]] {
-            let (table, sum) = (build(&candidates(weights)), weights.iter().map(|weight| usize::from(*weight)).sum::<usize>());
+            let (table, sum) = (
+                build(&candidates(weights)),
+                weights
+                    .iter()
+                    .map(|weight| usize::from(*weight))
+                    .sum::<usize>(),
+            );
             for (server, weight) in (0_u16..).zip(weights) {
                 let places = table.iter().filter(|owner| **owner == server).count();
                 let share = table.len() * usize::from(*weight) / sum;
-                assert!(places >= 1 && places.abs_diff(share) <= 2, "{weights:?}: {server} has {places} of {share}");
+                assert!(
+                    places >= 1 && places.abs_diff(share) <= 2,
+                    "{weights:?}: {server} has {places} of {share}"
+                );
             }
         }
         assert!(build(&[]).iter().all(|owner| *owner == FREE));

@@ -14,15 +14,30 @@
 //! question, so that the same question has the same answer everywhere.
 
 mod algorithm;
+mod bounded_load;
 mod choices;
+mod connection_overhead;
+mod destination_cache;
+mod destination_hash;
+mod hash;
+mod hash_consistent;
 mod ip_hash;
+mod ipvs_buckets;
+mod ketama_ring;
 mod latency;
 mod least_conn;
 mod load_per_weight;
+mod locality_least_conn;
+mod locality_least_conn_replicated;
+mod maglev;
+mod maglev_table;
 mod random_two;
 mod ranges;
+mod rendezvous;
 mod round_robin;
 mod server_mask;
+mod source_hash;
+mod weighted_score;
 
 #[cfg(test)]
 mod laws;
@@ -31,7 +46,7 @@ use std::net::IpAddr;
 
 use crate::random::Sequence;
 
-pub use algorithm::{Algorithm, LoadNeed, Parameters};
+pub use algorithm::{Algorithm, KeyNeed, LoadNeed, Parameters};
 pub use choices::Choices;
 pub use latency::{Latency, LatencyRule};
 pub use server_mask::ServerMask;

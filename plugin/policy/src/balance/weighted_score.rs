@@ -51,12 +51,15 @@ const fn logarithm_of_step(step: u64) -> u64 {
 
 /// `−log₂((hash + 1) / 2⁶⁴)` in units of 2⁻⁴⁰: at most 64 of them, never less for a lesser hash.
 fn distance(hash: u64) -> u64 {
-    let Some(number) = hash.checked_add(1) else { return 0 };
+    let Some(number) = hash.checked_add(1) else {
+        return 0;
+    };
     let zeros = number.leading_zeros();
     // 1.x: the first bit is the one before the point, which drops out.
     let behind_point = (number << zeros) << 1;
     let step = (behind_point >> (u64::BITS - STEP_BITS)) as usize;
-    let [low, high] = [step, step + 1].map(|step| LOGARITHMS.get(step).copied().unwrap_or_default());
+    let [low, high] =
+        [step, step + 1].map(|step| LOGARITHMS.get(step).copied().unwrap_or_default());
     // 30 bits of the way between two steps, which are less than 2³³ apart: the product fits.
     let way = (behind_point << STEP_BITS) >> 34;
     let logarithm = low + (((high - low) * way) >> 30);
@@ -79,7 +82,11 @@ pub(super) fn hash_together(server: u64, key: u64) -> u64 {
 
 impl Score {
     /// The score of a server, if it beats `best`. Nearly all servers of a large pool lose without the logarithm being looked up.
-    pub(super) fn beating(best: Option<&Self>, (server, weight): (u64, u16), key: u64) -> Option<Self> {
+    pub(super) fn beating(
+        best: Option<&Self>,
+        (server, weight): (u64, u16),
+        key: u64,
+    ) -> Option<Self> {
         let (hash, weight) = (hash_together(server, key), u64::from(weight.max(1)));
         if let Some(best) = best {
             // −log₂(u) is at least (1 − u) × 1.4375.
@@ -89,12 +96,16 @@ impl Score {
                 return None;
             }
         }
-        let score = Self { distance: distance(hash), weight, server };
+        let score = Self {
+            distance: distance(hash),
+            weight,
+            server,
+        };
         best.is_none_or(|best| score.beats(best)).then_some(score)
     }
 
     /// Distances have at most 47 bits and weights 16: the products fit.
-    fn beats(&self, other: &Self) -> bool {
+    pub(super) fn beats(&self, other: &Self) -> bool {
         let (own, others) = (self.distance * other.weight, other.distance * self.weight);
         own < others || (own == others && self.server < other.server)
     }
@@ -109,11 +120,20 @@ mod tests {
     fn distances_are_logarithms() {
         let mut sequence = Sequence::new(5);
         let unit = (1_u64 << FRACTION_BITS) as f64;
-        for hash in (0..20_000).map(|round| sequence.next_u64() >> (round % 50)).chain([0, 1, u64::MAX - 1, u64::MAX, u64::MAX >> 1]) {
-            let (found, exact) = (distance(hash) as f64 / unit, 64.0 - (hash as f64 + 1.0).log2());
+        for hash in (0..20_000)
+            .map(|round| sequence.next_u64() >> (round % 50))
+            .chain([0, 1, u64::MAX - 1, u64::MAX, u64::MAX >> 1])
+        {
+            let (found, exact) = (
+                distance(hash) as f64 / unit,
+                64.0 - (hash as f64 + 1.0).log2(),
+            );
             assert!((found - exact).abs() <= 4e-6, "{hash}: {found} for {exact}");
         }
-        assert_eq!((distance(u64::MAX), distance(0), distance(u64::MAX >> 1)), (0, 64 << FRACTION_BITS, 1 << FRACTION_BITS));
+        assert_eq!(
+            (distance(u64::MAX), distance(0), distance(u64::MAX >> 1)),
+            (0, 64 << FRACTION_BITS, 1 << FRACTION_BITS)
+        );
     }
 
     #[test]
@@ -129,7 +149,14 @@ mod tests {
     fn looking_no_further_at_those_that_must_lose_changes_nothing() {
         let mut sequence = Sequence::new(7);
         for _ in 0..2_000 {
-            let servers: Vec<(u64, u16)> = (0..40).map(|_| (sequence.next_u64(), u16::try_from(sequence.below(300) + 1).unwrap())).collect();
+            let servers: Vec<(u64, u16)> = (0..40)
+                .map(|_| {
+                    (
+                        sequence.next_u64(),
+                        u16::try_from(sequence.below(300) + 1).unwrap(),
+                    )
+                })
+                .collect();
             let key = sequence.next_u64();
             let (mut best, mut plain): (Option<Score>, Option<Score>) = (None, None);
             for server in servers {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::balance::Algorithm;
-use crate::exchange::HeaderTemplates;
+use crate::exchange::{HashKey, HeaderTemplates};
 use crate::routing::Router;
 
 pub use crate::client_ip::RealIp;
@@ -20,6 +20,7 @@ pub mod units;
 mod addresses;
 mod document;
 mod filter;
+mod hashing;
 mod names;
 mod pools;
 mod real_ip;
@@ -119,6 +120,8 @@ pub struct PoolConfig {
     pub algorithm: Algorithm,
     /// In the order of the file; at least one, at most [`SERVERS_MAX`], at least one of them primary.
     pub servers: Vec<ServerConfig>,
+    /// What the method hashes; `None` if it hashes no key.
+    pub hash_key: Option<HashKey>,
     /// Most load of a server in percent of its share (101 and more), under methods that hash; `None`: no bound.
     pub hash_balance_factor: Option<u16>,
     /// Further servers to try after the first: 0–7.

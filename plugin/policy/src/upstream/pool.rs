@@ -15,6 +15,7 @@ use crate::balance::{
 };
 use crate::config::{AdminState, PoolConfig, ServerConfig, Tier};
 use crate::contract::ENDPOINTS_MAX;
+use crate::exchange::HashKey;
 use crate::random::Sequence;
 
 /// Servers, and how one of them is chosen.
@@ -26,6 +27,9 @@ pub struct Pool {
     servers: Vec<Server>,
     primary: Group,
     backup: Group,
+    hash_key: Option<HashKey>,
+    /// The bound of a hashing method: then it looks at load.
+    hash_balance_factor: Option<u16>,
     /// Hash of a server's id and its index, sorted.
     by_hash: Vec<(u64, u16)>,
     /// Requests of other VMs in flight, by server.
@@ -125,6 +129,8 @@ impl Pool {
             retries: config.retries,
             primary: group(0, primaries),
             backup: group(primaries, servers.len().saturating_sub(primaries)),
+            hash_key: config.hash_key.clone(),
+            hash_balance_factor: config.hash_balance_factor,
             others: Vec::new(),
             others_read_ms: None,
             servers,
@@ -181,8 +187,13 @@ impl Pool {
             .position(|server| server.endpoint.as_bytes() == endpoint)
     }
 
+    /// What the method hashes; `None` if it hashes no key: then nobody need make one.
+    pub fn hash_key(&self) -> Option<&HashKey> {
+        self.hash_key.as_ref()
+    }
+
     pub fn needs_load(&self) -> bool {
-        self.algorithm.load_need() != LoadNeed::None
+        self.algorithm.load_need() != LoadNeed::None || self.hash_balance_factor.is_some()
     }
 
     /// Begins turns where the VM in this slot begins them; nothing happens if they begin there already.
