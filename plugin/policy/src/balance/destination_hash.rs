@@ -38,8 +38,10 @@ impl Balancer for DestinationHash {
         if let Some(buckets) = self.buckets.as_ref().filter(|_| !key.is_empty()) {
             fill_from(buckets, destination(key), question, choices);
         }
-        self.turns
-            .fill(question.eligible, question.advance, choices);
+        if choices.len() < question.eligible.count() && !choices.is_full() {
+            self.turns
+                .fill(question.eligible, question.advance, choices);
+        }
     }
 
     fn charge(&mut self, charge: &Charge<'_>) {

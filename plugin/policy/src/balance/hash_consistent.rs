@@ -58,8 +58,10 @@ impl Balancer for HashConsistent {
                 }
             }
         }
-        self.turns
-            .fill(question.eligible, question.advance, choices);
+        if choices.len() < question.eligible.count() && !choices.is_full() {
+            self.turns
+                .fill(question.eligible, question.advance, choices);
+        }
     }
 
     fn charge(&mut self, charge: &Charge<'_>) {

@@ -41,6 +41,8 @@ mod weighted_score;
 
 #[cfg(test)]
 mod laws;
+#[cfg(test)]
+mod movement;
 
 use std::net::IpAddr;
 

@@ -33,8 +33,10 @@ impl Balancer for SourceHash {
         if let (Some(buckets), Some(client)) = (&self.buckets, question.facts.client) {
             fill_from(buckets, folded(client), question, choices);
         }
-        self.turns
-            .fill(question.eligible, question.advance, choices);
+        if choices.len() < question.eligible.count() && !choices.is_full() {
+            self.turns
+                .fill(question.eligible, question.advance, choices);
+        }
     }
 
     fn charge(&mut self, charge: &Charge<'_>) {

@@ -16,6 +16,10 @@ const STEPS: usize = 1 << STEP_BITS;
 /// `log₂(1 + i/256)` for i = 0 … 256, in units of 2⁻⁴⁰.
 const LOGARITHMS: [u64; STEPS + 1] = logarithms();
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the compiler runs it, and says when an index is wrong"
+)]
 const fn logarithms() -> [u64; STEPS + 1] {
     let mut table = [0; STEPS + 1];
     let mut step = 0;
@@ -32,18 +36,14 @@ const fn logarithm_of_step(step: u64) -> u64 {
     if step == STEPS as u64 {
         return 1 << FRACTION_BITS;
     }
-    // 1 + step/256 with 63 bits behind the point.
-    let mut number = (1 << 63) + (step << (63 - STEP_BITS));
+    // 1 + step/256 with 31 bits behind the point, then 62 of its square.
+    let mut number = (1 << 31) + (step << (31 - STEP_BITS));
     let (mut logarithm, mut bit) = (0, 0);
     while bit < FRACTION_BITS {
-        let square = (number as u128 * number as u128) >> 63;
-        logarithm <<= 1;
-        if square >> 64 == 1 {
-            logarithm |= 1;
-            number = (square >> 1) as u64;
-        } else {
-            number = square as u64;
-        }
+        let square = number * number;
+        let passes = square >> 63;
+        logarithm = logarithm << 1 | passes;
+        number = square >> (31 + passes);
         bit += 1;
     }
     logarithm
