@@ -15,15 +15,33 @@
 
 mod algorithm;
 mod choices;
-mod ip_hash;
 mod latency;
-mod least_conn;
+mod leaders;
 mod load_per_weight;
-mod random_two;
 mod ranges;
-mod round_robin;
 mod server_mask;
+mod weights;
 
+mod fair;
+mod first;
+mod ip_hash;
+mod ipvs_least_conn;
+mod ipvs_two_choices;
+mod least_conn;
+mod least_time;
+mod never_queue;
+mod peak_ewma;
+mod random;
+mod random_two;
+mod round_robin;
+mod shortest_expected_delay;
+mod weighted_failover;
+mod weighted_least_conn;
+mod weighted_overflow;
+mod weighted_round_robin_ipvs;
+
+#[cfg(test)]
+mod kernel;
 #[cfg(test)]
 mod laws;
 

@@ -92,6 +92,7 @@ pub(super) struct PoolDocument {
     pub(super) timeouts: Option<TimeoutsDocument>,
     pub(super) mode: Option<String>,
     pub(super) hash_key: Option<Value>,
+    pub(super) hash_balance_factor: Option<u64>,
     pub(super) health: Option<Value>,
     pub(super) sticky: Option<Value>,
     pub(super) panic_below: Option<Value>,
