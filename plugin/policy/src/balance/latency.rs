@@ -21,6 +21,8 @@ pub enum LatencyRule {
     Peak,
 }
 
+/// An average so much older than another VM's says nothing beside it, microseconds.
+const MERGED_AGE_US: u64 = 10_000_000;
 /// The time in which a peak halves, microseconds: ten seconds × ln 2.
 const HALF_LIFE_US: u64 = 6_931_472;
 /// 2^(-1/64), in units of 2⁻³².
@@ -90,6 +92,65 @@ impl LatencyRule {
                 u32::try_from(faded_us).unwrap_or(u32::MAX)
             }
         }
+    }
+}
+
+/// The averages that several VMs have of one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MergedLatency {
+    latency: Latency,
+    /// VMs whose averages are in it.
+    parts: u32,
+}
+
+impl MergedLatency {
+    /// With one more VM's: the mean of those that are of about the same time, or the greatest peak.
+    #[must_use]
+    pub fn with(self, rule: LatencyRule, part: Latency) -> Self {
+        let known = self.latency;
+        let alone = Self {
+            latency: part,
+            parts: 1,
+        };
+        if part.average_us == 0 {
+            return self;
+        }
+        if self.parts == 0 {
+            return alone;
+        }
+        let sampled_us = known.sampled_us.max(part.sampled_us);
+        let is_old = |one: Latency| sampled_us - one.sampled_us > MERGED_AGE_US;
+        match rule {
+            LatencyRule::Average if is_old(part) => self,
+            LatencyRule::Average if is_old(known) => alone,
+            LatencyRule::Average => {
+                let parts = u64::from(self.parts);
+                let sum = u64::from(known.average_us) * parts + u64::from(part.average_us);
+                let average_us = u32::try_from(sum / (parts + 1)).unwrap_or(u32::MAX);
+                Self {
+                    latency: Latency {
+                        average_us,
+                        sampled_us,
+                    },
+                    parts: self.parts + 1,
+                }
+            }
+            LatencyRule::Peak => {
+                let average_us = rule.at(known, sampled_us).max(rule.at(part, sampled_us));
+                Self {
+                    latency: Latency {
+                        average_us: average_us.max(1),
+                        sampled_us,
+                    },
+                    parts: self.parts + 1,
+                }
+            }
+        }
+    }
+
+    /// The average of all.
+    pub fn latency(self) -> Latency {
+        self.latency
     }
 }
 
@@ -170,5 +231,36 @@ mod tests {
             sampled_us: 1_000,
         };
         assert_eq!(peak.at(later, 1), 70);
+    }
+
+    #[test]
+    fn averages_of_vms_are_merged_to_their_mean_or_their_peak() {
+        let at = |average_us, sampled_us| Latency {
+            average_us,
+            sampled_us,
+        };
+        let merged = |rule, parts: &[Latency]| {
+            let add = |merged: MergedLatency, part: &Latency| merged.with(rule, *part);
+            let merged = parts.iter().fold(MergedLatency::default(), add);
+            (merged.latency().average_us, merged.latency().sampled_us)
+        };
+        let now = 60_000_000;
+        let (average, peak) = (LatencyRule::Average, LatencyRule::Peak);
+        assert_eq!(merged(average, &[]), (0, 0));
+        let three = [
+            at(10_000, now),
+            at(0, 0),
+            at(40_000, now - 9),
+            at(40_000, now),
+        ];
+        assert_eq!(merged(average, &three), (30_000, now));
+        // Of a minute ago: it says nothing, in whatever order they come.
+        let (old, new) = (at(900_000, 0), at(10_000, now));
+        assert_eq!(merged(average, &[old, new]), (10_000, now));
+        assert_eq!(merged(average, &[new, old]), (10_000, now));
+        assert_eq!(merged(peak, &three), (40_000, now));
+        // 900 ms, six time constants later: 2.2 ms.
+        assert_eq!(merged(peak, &[old, new]), (10_000, now));
+        assert_eq!(merged(peak, &[at(10_000, 0), old]), (900_000, 0));
     }
 }

@@ -51,7 +51,7 @@ use crate::random::Sequence;
 
 pub use algorithm::{Algorithm, LoadNeed, Parameters};
 pub use choices::Choices;
-pub use latency::{Latency, LatencyRule};
+pub use latency::{Latency, LatencyRule, MergedLatency};
 pub use server_mask::ServerMask;
 
 /// A method of choosing among the servers of one group. Servers are named by their index in the group.
