@@ -52,7 +52,11 @@ impl ServerSet {
             return;
         }
         let mut most = None;
-        for (place, server) in self.iter().enumerate() {
+        let up = self
+            .iter()
+            .enumerate()
+            .filter(|(_, server)| question.eligible.contains(*server));
+        for (place, server) in up {
             let Some(load) = load(weights, server, question) else {
                 continue;
             };

@@ -58,6 +58,8 @@ mod weighted_round_robin_ipvs;
 #[cfg(test)]
 mod kernel;
 #[cfg(test)]
+mod kernel_locality;
+#[cfg(test)]
 mod laws;
 #[cfg(test)]
 mod movement;

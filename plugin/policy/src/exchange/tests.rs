@@ -1,5 +1,7 @@
 //! Requests from head to end, as a host would tell of them.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -226,6 +228,43 @@ fn only_what_may_be_repeated_is_retried_after_it_was_sent() {
             "{method}: {lines:?}"
         );
     }
+}
+
+/// The same key, whatever else the request says, has the same server; other keys have others.
+#[test]
+fn the_key_of_a_pool_says_the_server() {
+    let mut document = shop();
+    document["pools"]["shop"]["balance"] = json!("hash_consistent");
+    document["pools"]["shop"]["hash_key"] = json!("$header(X-User)");
+    let mut policy = policy(document);
+    let mut steer = |user: &'static [u8], path: &'static [u8]| {
+        let (_, lines) = decide(
+            &mut policy,
+            "192.0.2.1:1",
+            &[("x-user", user), (":path", path)],
+        );
+        let steering = lines
+            .into_iter()
+            .find(|line| line.starts_with("x-gateway-destination-endpoint"));
+        steering.unwrap()
+    };
+    let users: [&[u8]; 12] = [
+        b"ann", b"bob", b"cid", b"dan", b"eve", b"fay", b"guy", b"hal", b"ida", b"joe", b"kim",
+        b"lea",
+    ];
+    let servers: BTreeSet<String> = users
+        .into_iter()
+        .map(|user| {
+            let lists = [b"/a", b"/b", b"/c"].map(|path| steer(user, path));
+            assert!(lists.iter().all(|list| *list == lists[0]), "{lists:?}");
+            let [list, ..] = lists;
+            list.split(',').next().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(servers.len(), 3, "{servers:?}");
+    let mut without_key: Vec<String> = (0..3).map(|_| steer(b"", b"/a")).collect();
+    without_key.dedup();
+    assert_eq!(without_key.len(), 3, "no key: by turns, {without_key:?}");
 }
 
 #[test]
