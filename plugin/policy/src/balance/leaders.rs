@@ -8,20 +8,23 @@ use crate::contract::ENDPOINTS_MAX;
 pub(super) struct Leaders<R> {
     best: [(R, u16); ENDPOINTS_MAX],
     len: u8,
+    /// What must be undercut once there is no room: most offers end here.
+    bar: Option<R>,
 }
 
 impl<R: Ord + Copy> Leaders<R> {
-    /// Takes a server in if it is among the `keep` best, which are at most [`ENDPOINTS_MAX`] and the same for all offers.
+    /// Takes a server in if it is among the `keep` best, which are 1 to [`ENDPOINTS_MAX`] and the same for all offers.
+    #[inline]
     pub(super) fn offer(&mut self, rank: R, server: usize, keep: usize) {
-        let len = usize::from(self.len);
-        let Some(kept) = self.best.get_mut(..keep.min(ENDPOINTS_MAX)) else {
-            return;
-        };
-        let full = len >= kept.len();
-        if full && kept.last().is_none_or(|(worst, _)| rank >= *worst) {
-            return;
+        if self.bar.is_none_or(|bar| rank < bar) {
+            self.take_in(rank, server, keep);
         }
-        let Ok(server) = u16::try_from(server) else {
+    }
+
+    #[inline(never)]
+    fn take_in(&mut self, rank: R, server: usize, keep: usize) {
+        let len = usize::from(self.len);
+        let (Some(kept), Ok(server)) = (self.best.get_mut(..keep), u16::try_from(server)) else {
             return;
         };
         let behind = kept
@@ -29,11 +32,16 @@ impl<R: Ord + Copy> Leaders<R> {
             .take(len)
             .take_while(|(known, _)| *known <= rank)
             .count();
-        self.len += u8::from(!full);
         let mut carried = (rank, server);
         // Everybody worse moves on by one; the last one falls out if there is no room.
         for known in kept.iter_mut().take(len + 1).skip(behind) {
             std::mem::swap(known, &mut carried);
+        }
+        if len < keep {
+            self.len += 1;
+        }
+        if len + 1 >= keep {
+            self.bar = kept.last().map(|(worst, _)| *worst);
         }
     }
 
@@ -54,6 +62,9 @@ pub(super) fn fill_lowest<R: Ord + Copy + Default>(
     rank: impl Fn(usize) -> Option<R>,
 ) {
     let keep = choices.room();
+    if keep == 0 {
+        return;
+    }
     let mut leaders = Leaders::default();
     for server in question.left(choices) {
         let Some(rank) = rank(server) else { break };
@@ -70,7 +81,7 @@ mod tests {
 
     #[test]
     fn are_what_a_stable_sort_puts_first() {
-        proptest!(|(ranks in proptest::collection::vec(0u8..12, 0..40), keep in 0usize..=ENDPOINTS_MAX)| {
+        proptest!(|(ranks in proptest::collection::vec(0u8..12, 0..40), keep in 1usize..=ENDPOINTS_MAX)| {
             let mut leaders = Leaders::default();
             for (server, rank) in ranks.iter().enumerate() {
                 leaders.offer(*rank, server, keep);

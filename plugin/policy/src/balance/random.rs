@@ -1,12 +1,12 @@
 //! A server drawn by weight (nginx `random`, `ngx_http_upstream_get_random_peer`).
 //!
-//! Draws that find somebody who cannot be chosen are repeated; after 20 such draws in one request turns decide.
+//! Draws that find somebody who cannot be chosen are repeated; after more than 20 such draws in one request turns decide.
 
 use super::ranges::Ranges;
 use super::round_robin::Turns;
 use super::{Balancer, Charge, Choices, Question, ServerMask, Share};
 
-/// Draws of one request that find nobody who may be chosen, after which turns decide (nginx's figure).
+/// Draws of one request that find nobody who may be chosen, more than which let turns decide (nginx's figure).
 const TRIES_MAX: usize = 20;
 
 /// Ranges of the weights, to draw from.
@@ -26,7 +26,8 @@ impl Balancer for Random {
         let sum = u64::from(self.ranges.sum());
         let mut tries = 0;
         // Ends: each round appends a server or is one of `TRIES_MAX`.
-        while tries < TRIES_MAX && !choices.is_full() && question.eligible.count() > choices.len() {
+        while tries <= TRIES_MAX && !choices.is_full() && question.eligible.count() > choices.len()
+        {
             let point = u32::try_from(question.random.below(sum)).unwrap_or(0);
             match self.ranges.at(point) {
                 Some(server) if question.eligible.contains(server) && !choices.contains(server) => {

@@ -110,23 +110,25 @@ impl Turns {
         // One more leader in each round than can be gone by then.
         let mut rounds = [Leaders::default(); ENDPOINTS_MAX];
         let mut total = 0;
+        let rounds = rounds.get_mut(..places).unwrap_or_default();
+        let nobody_yet = choices.is_empty();
         for server in eligible.iter() {
             let Some(turn) = self.servers.get_mut(server) else {
                 break;
             };
-            if choices.contains(server) || !wanted(server, turn.weight) {
+            if !wanted(server, turn.weight) || !nobody_yet && choices.contains(server) {
                 continue;
             }
             let mut ahead = *turn;
             if picks {
                 total += turn.gain();
             }
-            for (place, leaders) in (1..).zip(rounds.iter_mut().take(places)) {
+            for (place, leaders) in rounds.iter_mut().enumerate() {
                 ahead.gain();
-                leaders.offer(Reverse(ahead.current), server, place);
+                leaders.offer(Reverse(ahead.current), server, place + 1);
             }
         }
-        for (place, leaders) in rounds.iter().take(places).enumerate() {
+        for (place, leaders) in rounds.iter().enumerate() {
             let Some(winner) = leaders.iter().find(|server| !choices.contains(*server)) else {
                 return;
             };
