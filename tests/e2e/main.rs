@@ -26,6 +26,7 @@ mod headers;
 mod http2;
 mod long_exchanges;
 mod malformed;
+mod nginx_parity;
 mod parity;
 mod poison;
 mod reload;
