@@ -7,6 +7,7 @@ mod attempts_watch;
 mod in_flight;
 mod load_record;
 mod members;
+mod others_load;
 mod pool;
 mod pool_load;
 mod shared_data;

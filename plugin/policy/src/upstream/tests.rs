@@ -15,11 +15,13 @@ use crate::random::Sequence;
 struct Map {
     values: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     last_cas: u32,
+    reads: usize,
 }
 
 impl SharedData for Map {
     fn get(&mut self, key: &[u8], value: &mut Vec<u8>) -> Option<u32> {
         value.clear();
+        self.reads += 1;
         let (stored, cas) = self.values.get(key)?;
         value.extend_from_slice(stored);
         Some(*cas)
@@ -291,6 +293,48 @@ fn large_pools_are_told_in_chunks() {
             .keys()
             .any(|key| key == b"evenkeel/shop/load/0.3")
     );
+}
+
+#[test]
+fn of_large_pools_only_what_has_changed_is_read() {
+    let servers: Vec<_> = (1..=1_000)
+        .map(|port| json!({"address": format!("10.0.0.1:{port}")}))
+        .collect();
+    let mut data = Map::default();
+    let mut vms = [1, 2].map(|identity| Vm::new(identity, "least_conn", &json!(servers)));
+    vms.iter_mut()
+        .for_each(|vm| assert!(vm.slots.claim(&mut data).is_some()));
+    vms.iter_mut().for_each(|vm| vm.slots.tick(&mut data));
+    let [first, second] = &mut vms;
+    let mut now_us = 0;
+    let mut read = |second: &mut Vm, data: &mut Map| {
+        now_us += LOAD_READ_INTERVAL_MS * 1_000;
+        data.reads = 0;
+        second.pool.read_others(now_us, &second.slots, data);
+        data.reads
+    };
+    assert_eq!(read(second, &mut data), 1, "no index yet");
+    // The first chunk is not the first that is written.
+    first.begin(700, &mut data);
+    first.begin(701, &mut data);
+    assert_eq!(read(second, &mut data), 2, "the index and one chunk");
+    assert_eq!(read(second, &mut data), 1, "the index");
+    (0..1_000)
+        .filter(|server| ![5, 700].contains(server))
+        .for_each(|server| second.pool.began(server));
+    assert_eq!(second.choose().get(0), Some(5), "700 is busy elsewhere");
+    first.begin(5, &mut data);
+    first.pool.ended(700);
+    first.pool.publish(700, &first.slots, &mut data);
+    assert_eq!(read(second, &mut data), 3);
+    assert_eq!(second.choose().get(0), Some(700));
+    // Whatever the dead one left counts nothing, and is not read.
+    for _ in 0..=STILL_TICKS_MAX {
+        second.slots.tick(&mut data);
+    }
+    assert_eq!(read(second, &mut data), 0);
+    second.pool.began(700);
+    assert_eq!(second.choose().get(0), Some(5));
 }
 
 #[test]
