@@ -59,14 +59,31 @@ struct Pool {
 
 impl Pool {
     /// Two to six servers of weights below `weights`, at least one of them up; `states` draws what the others are.
-    fn random(draws: &mut Draws, (nginx, keys): (&'static str, &'static str), weights: u64, states: impl Fn(u64) -> State) -> Self {
+    fn random(
+        draws: &mut Draws,
+        (nginx, keys): (&'static str, &'static str),
+        weights: u64,
+        states: impl Fn(u64) -> State,
+    ) -> Self {
         let (count, first) = (2 + draws.below(5), draws.below(NODES as u64));
         let up = draws.below(count);
         let server = |place: u64, draws: &mut Draws| {
-            let state = if place == up { State::Up } else { states(draws.below(100)) };
-            (((first + place) % NODES as u64) as usize, 1 + draws.below(weights), state)
+            let state = if place == up {
+                State::Up
+            } else {
+                states(draws.below(100))
+            };
+            (
+                ((first + place) % NODES as u64) as usize,
+                1 + draws.below(weights),
+                state,
+            )
         };
-        Self { nginx, keys, servers: (0..count).map(|place| server(place, draws)).collect() }
+        Self {
+            nginx,
+            keys,
+            servers: (0..count).map(|place| server(place, draws)).collect(),
+        }
     }
 }
 
@@ -102,19 +119,47 @@ impl Stage {
         let mut ours = String::from("pools:\n");
         for (place, pool) in pools.iter().enumerate() {
             let mut lines = String::new();
-            write!(ours, "  p{place}:\n    retries: 0\n    {}\n    servers:\n", pool.keys).unwrap();
+            write!(
+                ours,
+                "  p{place}:\n    retries: 0\n    {}\n    servers:\n",
+                pool.keys
+            )
+            .unwrap();
             for (node, weight, state) in &pool.servers {
                 let (word, key) = match state {
                     State::Up => ("", ""),
                     State::Down => ("down", ", down: true"),
                     State::Backup => ("backup", ", backup: true"),
                 };
-                writeln!(lines, "server {} weight={weight} max_fails=0 {word};", addresses[*node]).unwrap();
-                writeln!(ours, "      - {{address: '{}', weight: {weight}{key}}}", addresses[*node]).unwrap();
+                writeln!(
+                    lines,
+                    "server {} weight={weight} max_fails=0 {word};",
+                    addresses[*node]
+                )
+                .unwrap();
+                writeln!(
+                    ours,
+                    "      - {{address: '{}', weight: {weight}{key}}}",
+                    addresses[*node]
+                )
+                .unwrap();
             }
-            writeln!(upstreams, "upstream p{place} {{ {}\n{lines} keepalive 8; }}", pool.nginx).unwrap();
-            writeln!(locations, "location /p{place}/ {{ proxy_pass http://p{place}; }}").unwrap();
-            writeln!(policy, "  - {{match: {{path_prefix: /p{place}/}}, pool: p{place}}}").unwrap();
+            writeln!(
+                upstreams,
+                "upstream p{place} {{ {}\n{lines} keepalive 8; }}",
+                pool.nginx
+            )
+            .unwrap();
+            writeln!(
+                locations,
+                "location /p{place}/ {{ proxy_pass http://p{place}; }}"
+            )
+            .unwrap();
+            writeln!(
+                policy,
+                "  - {{match: {{path_prefix: /p{place}/}}, pool: p{place}}}"
+            )
+            .unwrap();
         }
         let address = ports::free();
         let nginx = Nginx::with(
@@ -127,21 +172,38 @@ impl Stage {
             ),
         );
         let proxy = Cluster::new().policy(&format!("{policy}{ours}")).on(host);
-        Self { _nodes: nodes, nginx, proxy }
+        Self {
+            _nodes: nodes,
+            nginx,
+            proxy,
+        }
     }
 
     /// Asks both, and says where they differ.
     #[track_caller]
     fn check(&self, requests: &[Request]) {
-        let (expected, found) = (names(self.nginx.address(), requests), names(self.proxy.address, requests));
+        let (expected, found) = (
+            names(self.nginx.address(), requests),
+            names(self.proxy.address, requests),
+        );
         let differences: Vec<String> = requests
             .iter()
             .zip(expected.iter().zip(&found))
             .filter(|(_, (expected, found))| expected != found)
-            .map(|(request, (expected, found))| format!("{} {:?}: nginx {expected}, here {found}", request.target, request.headers))
+            .map(|(request, (expected, found))| {
+                format!(
+                    "{} {:?}: nginx {expected}, here {found}",
+                    request.target, request.headers
+                )
+            })
             .collect();
         let shown = &differences[..differences.len().min(SHOWN_MAX)];
-        assert!(differences.is_empty(), "{} of {} differ: {shown:#?}", differences.len(), requests.len());
+        assert!(
+            differences.is_empty(),
+            "{} of {} differ: {shown:#?}",
+            differences.len(),
+            requests.len()
+        );
         let served: std::collections::BTreeSet<&String> = expected.iter().collect();
         assert!(served.len() > 1, "{served:?}");
     }
@@ -155,8 +217,16 @@ fn names(address: SocketAddr, requests: &[Request]) -> Vec<String> {
         let bytes: Vec<u8> = batch.iter().flat_map(Request::head_bytes).collect();
         connection.send_bytes(&bytes).unwrap();
         for request in batch {
-            let response = connection.response("GET").unwrap_or_else(|error| panic!("{}: {error}", request.target));
-            assert_eq!(response.status, 200, "{}: {}", request.target, response.text());
+            let response = connection
+                .response("GET")
+                .unwrap_or_else(|error| panic!("{}: {error}", request.target));
+            assert_eq!(
+                response.status,
+                200,
+                "{}: {}",
+                request.target,
+                response.text()
+            );
             names.push(response.text());
         }
     }
@@ -165,15 +235,35 @@ fn names(address: SocketAddr, requests: &[Request]) -> Vec<String> {
 
 fn round_robin_takes_the_turns_that_nginx_takes(host: Host) {
     let draws = &mut Draws(1);
-    let pools: Vec<Pool> = (0..200).map(|_| Pool::random(draws, ("", "balance: round_robin"), 20, always_up)).collect();
-    let requests: Vec<Request> = (0..200).flat_map(|_| (0..200).map(|pool| Request::get(&format!("/p{pool}/")))).collect();
+    let pools: Vec<Pool> = (0..200)
+        .map(|_| Pool::random(draws, ("", "balance: round_robin"), 20, always_up))
+        .collect();
+    let requests: Vec<Request> = (0..200)
+        .flat_map(|_| (0..200).map(|pool| Request::get(&format!("/p{pool}/"))))
+        .collect();
     Stage::new(host, &pools).check(&requests);
 }
 
 /// Random targets, some with a query, some with what has to be escaped, some with what nginx would tidy up.
 fn target(draws: &mut Draws, pool: usize) -> String {
-    const PIECES: [&str; 16] =
-        ["index.php", "a", "b%20c", "%e4%b8%ad", "images/", "?id=", "&x=y", "0", "~user", "x.css", "-", "_", "+", "=", "%2F", "longer-than-the-others"];
+    const PIECES: [&str; 16] = [
+        "index.php",
+        "a",
+        "b%20c",
+        "%e4%b8%ad",
+        "images/",
+        "?id=",
+        "&x=y",
+        "0",
+        "~user",
+        "x.css",
+        "-",
+        "_",
+        "+",
+        "=",
+        "%2F",
+        "longer-than-the-others",
+    ];
     let mut target = format!("/p{pool}/{}", draws.below(1_000_000));
     for _ in 0..draws.below(5) {
         target.push_str(PIECES[draws.below(16) as usize]);
@@ -184,11 +274,26 @@ fn target(draws: &mut Draws, pool: usize) -> String {
 /// 2,000 keys over pools of which the last has one server left of six.
 fn keys_are_where_nginx_has_them(host: Host, methods: (&'static str, &'static str), seed: u64) {
     let draws = &mut Draws(seed);
-    let mut pools = vec![Pool::random(draws, methods, 1, always_up), Pool::random(draws, methods, 9, always_up)];
+    let mut pools = vec![
+        Pool::random(draws, methods, 1, always_up),
+        Pool::random(draws, methods, 9, always_up),
+    ];
     pools.extend((0..5).map(|_| Pool::random(draws, methods, 9, three_in_ten_down)));
-    let servers = (0..6).map(|node| (node, 1 + node as u64, if node == 0 { State::Up } else { State::Down }));
-    pools.push(Pool { nginx: methods.0, keys: methods.1, servers: servers.collect() });
-    let requests: Vec<Request> = (0..2_000).map(|at| Request::get(&target(draws, at % pools.len()))).collect();
+    let servers = (0..6).map(|node| {
+        (
+            node,
+            1 + node as u64,
+            if node == 0 { State::Up } else { State::Down },
+        )
+    });
+    pools.push(Pool {
+        nginx: methods.0,
+        keys: methods.1,
+        servers: servers.collect(),
+    });
+    let requests: Vec<Request> = (0..2_000)
+        .map(|at| Request::get(&target(draws, at % pools.len())))
+        .collect();
     Stage::new(host, &pools).check(&requests);
 }
 
@@ -197,23 +302,39 @@ fn hashed_keys_go_where_nginx_sends_them(host: Host) {
 }
 
 fn ketama_keys_go_where_nginx_sends_them(host: Host) {
-    keys_are_where_nginx_has_them(host, ("hash $request_uri consistent;", "balance: hash_consistent"), 3);
+    keys_are_where_nginx_has_them(
+        host,
+        ("hash $request_uri consistent;", "balance: hash_consistent"),
+        3,
+    );
 }
 
 /// 1,000 addresses of IPv4 and 1,000 of IPv6, half of them of few networks.
 fn addresses_of_clients_go_where_nginx_sends_them(host: Host) {
     let draws = &mut Draws(4);
     let methods = ("ip_hash;", "balance: ip_hash");
-    let mut pools = vec![Pool::random(draws, methods, 1, always_up), Pool::random(draws, methods, 9, always_up)];
+    let mut pools = vec![
+        Pool::random(draws, methods, 1, always_up),
+        Pool::random(draws, methods, 9, always_up),
+    ];
     pools.extend((0..6).map(|_| Pool::random(draws, methods, 9, three_in_ten_down)));
     let request = |at: usize, draws: &mut Draws| {
         let bits = draws.next();
         let narrow = at % 4 < 2;
         let client = if at % 2 == 0 {
             let address = bits as u32;
-            Ipv4Addr::from(if narrow { 0xc0a8_0000 | address & 0x3ff } else { address }).to_string()
+            Ipv4Addr::from(if narrow {
+                0xc0a8_0000 | address & 0x3ff
+            } else {
+                address
+            })
+            .to_string()
         } else {
-            let high = if narrow { 0x2001_0db8_0000_0000 } else { draws.next() };
+            let high = if narrow {
+                0x2001_0db8_0000_0000
+            } else {
+                draws.next()
+            };
             Ipv6Addr::from(u128::from(high) << 64 | u128::from(bits)).to_string()
         };
         Request::get(&format!("/p{}/", draws.below(8))).header("X-Forwarded-For", client)
@@ -231,30 +352,56 @@ fn backup_and_down_serve_when_they_do_in_nginx(host: Host) {
     };
     let mut pools: Vec<Pool> = (0..40)
         .map(|place| {
-            let methods = if place % 2 == 0 { ("", "balance: round_robin") } else { ("least_conn;", "balance: least_conn") };
+            let methods = if place % 2 == 0 {
+                ("", "balance: round_robin")
+            } else {
+                ("least_conn;", "balance: least_conn")
+            };
             Pool::random(draws, methods, 9, states)
         })
         .collect();
     // In every fourth pool the primaries are down: backups serve.
     for pool in pools.iter_mut().step_by(4) {
-        let up = pool.servers.iter_mut().filter(|(_, _, state)| *state == State::Up);
+        let up = pool
+            .servers
+            .iter_mut()
+            .filter(|(_, _, state)| *state == State::Up);
         up.for_each(|(_, _, state)| *state = State::Down);
-        if !pool.servers.iter().any(|(_, _, state)| *state == State::Backup) {
+        if !pool
+            .servers
+            .iter()
+            .any(|(_, _, state)| *state == State::Backup)
+        {
             let last = pool.servers.last_mut().unwrap();
             last.2 = State::Backup;
         }
-        if pool.servers.iter().all(|(_, _, state)| *state == State::Backup) {
+        if pool
+            .servers
+            .iter()
+            .all(|(_, _, state)| *state == State::Backup)
+        {
             pool.servers[0].2 = State::Down;
         }
     }
-    let requests: Vec<Request> = (0..50).flat_map(|_| (0..40).map(|pool| Request::get(&format!("/p{pool}/")))).collect();
+    let requests: Vec<Request> = (0..50)
+        .flat_map(|_| (0..40).map(|pool| Request::get(&format!("/p{pool}/"))))
+        .collect();
     Stage::new(host, &pools).check(&requests);
 }
 
 /// Requests are held open, so that the counts of servers differ; where the following go is then the method's own.
 fn least_conn_weighs_the_held_as_nginx_does(host: Host) {
     let draws = &mut Draws(6);
-    let pools: Vec<Pool> = (0..12).map(|_| Pool::random(draws, ("least_conn;", "balance: least_conn"), 6, three_in_ten_down)).collect();
+    let pools: Vec<Pool> = (0..12)
+        .map(|_| {
+            Pool::random(
+                draws,
+                ("least_conn;", "balance: least_conn"),
+                6,
+                three_in_ten_down,
+            )
+        })
+        .collect();
     let stage = Stage::new(host, &pools);
     let held = |address: SocketAddr| {
         let mut held = Vec::new();
@@ -262,10 +409,14 @@ fn least_conn_weighs_the_held_as_nginx_does(host: Host) {
         for _ in 0..5 {
             for pool in 0..pools.len() {
                 let mut connection = Connection::open(address).unwrap();
-                connection.send(&Request::get(&format!("/p{pool}/held"))).unwrap();
+                connection
+                    .send(&Request::get(&format!("/p{pool}/held")))
+                    .unwrap();
                 assert_eq!(connection.head().unwrap().status, 200);
                 held.push(connection);
-                let requests: Vec<Request> = (0..6).map(|_| Request::get(&format!("/p{pool}/"))).collect();
+                let requests: Vec<Request> = (0..6)
+                    .map(|_| Request::get(&format!("/p{pool}/")))
+                    .collect();
                 chosen.push(names(address, &requests).join(" "));
             }
         }

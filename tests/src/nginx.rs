@@ -52,7 +52,9 @@ impl Nginx {
     pub fn with(name: &str, address: SocketAddr, blocks: &str) -> Self {
         let directory = TempDir::new().unwrap();
         write_site(&directory);
-        Self::run(name, address, directory, |path| blocks.replace("@site", &format!("{path}/site")))
+        Self::run(name, address, directory, |path| {
+            blocks.replace("@site", &format!("{path}/site"))
+        })
     }
 
     fn run(
