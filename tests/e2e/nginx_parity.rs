@@ -343,6 +343,43 @@ fn addresses_of_clients_go_where_nginx_sends_them(host: Host) {
     Stage::new(host, &pools).check(&requests);
 }
 
+/// One listener is 10,000 servers, 127.1.0.0 and following, and says which one was asked. The first request finds a ring of
+/// 1.6 million points to be built, within the time that a filter has for a request.
+#[test]
+fn ten_thousand_servers_are_on_the_ring_where_nginx_has_them() {
+    let port = ports::free().port();
+    let servers: Vec<SocketAddr> = (0..10_000_u32)
+        .map(|server| SocketAddr::from((Ipv4Addr::from(0x7f01_0000 + server), port)))
+        .collect();
+    let node =
+        format!("server {{ listen 0.0.0.0:{port}; access_log off; return 200 $server_addr; }}\n");
+    let _node = Nginx::with("node", SocketAddr::from((Ipv4Addr::LOCALHOST, port)), &node);
+    let (mut lines, mut ours) = (String::new(), String::new());
+    for (place, server) in servers.iter().enumerate() {
+        let (word, key) = if place % 3 == 0 {
+            ("down", ", down: true")
+        } else {
+            ("", "")
+        };
+        writeln!(lines, "server {server} max_fails=0 {word};").unwrap();
+        writeln!(ours, "      - {{address: '{server}'{key}}}").unwrap();
+    }
+    let nginx = Nginx::balancer(&format!("hash $request_uri consistent; {lines}"));
+    let proxy = Cluster::new()
+        .policy(&format!("routes: [{{pool: big}}]\npools:\n  big:\n    balance: hash_consistent\n    servers:\n{ours}"))
+        .on(Host::Sidecar);
+    let draws = &mut Draws(7);
+    let requests: Vec<Request> = (0..500).map(|_| Request::get(&target(draws, 0))).collect();
+    let begun = std::time::Instant::now();
+    names(proxy.address, &requests[..1]);
+    eprintln!("first answer {:?}", begun.elapsed());
+    let (expected, found) = (
+        names(nginx.address(), &requests),
+        names(proxy.address, &requests),
+    );
+    assert_eq!(found, expected);
+}
+
 fn backup_and_down_serve_when_they_do_in_nginx(host: Host) {
     let draws = &mut Draws(5);
     let states = |percent: u64| match percent {
