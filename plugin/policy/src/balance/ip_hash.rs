@@ -28,6 +28,11 @@ impl Balancer for IpHash {
         self.turns.rebuild(servers, eligible, start);
     }
 
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.ranges.rebuild(servers);
+        self.turns.reweigh(servers);
+    }
+
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         let Some(client) = question.facts.client.filter(|_| self.ranges.len() > 1) else {
             return self

@@ -20,6 +20,10 @@ impl Balancer for LeastConn {
         self.turns.rebuild(servers, eligible, start);
     }
 
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.turns.reweigh(servers);
+    }
+
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         fill_by_load(&mut self.turns, question, choices, |server| {
             u64::from(question.active(server))

@@ -34,6 +34,10 @@ impl Balancer for LeastTime {
         self.checked_s = vec![0; servers.len().min(ServerMask::SERVERS_MAX)];
     }
 
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.turns.reweigh(servers);
+    }
+
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         let picks = question.advance == Advance::First && choices.is_empty();
         let now_s = question.now_us / 1_000_000;

@@ -22,6 +22,11 @@ impl Balancer for Random {
         self.turns.rebuild(servers, eligible, start);
     }
 
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.ranges.rebuild(servers);
+        self.turns.reweigh(servers);
+    }
+
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         let sum = u64::from(self.ranges.sum());
         let mut tries = 0;

@@ -22,6 +22,10 @@ impl Balancer for RandomTwo {
         self.draws.rebuild(servers, eligible, start);
     }
 
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.draws.reweigh(servers);
+    }
+
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         self.draws.fill(question, choices, |question, server| {
             u64::from(question.active(server))
@@ -44,6 +48,11 @@ impl TwoDraws {
     pub(super) fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
         self.ranges.rebuild(servers);
         self.turns.rebuild(servers, eligible, start);
+    }
+
+    pub(super) fn reweigh(&mut self, servers: &[Share<'_>]) {
+        self.ranges.rebuild(servers);
+        self.turns.reweigh(servers);
     }
 
     /// Fills `choices`; a server's load is below 2⁴⁸.

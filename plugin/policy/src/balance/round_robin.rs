@@ -21,6 +21,10 @@ impl Balancer for RoundRobin {
         self.turns.rebuild(servers, eligible, start);
     }
 
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.turns.reweigh(servers);
+    }
+
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         self.turns
             .fill(question.eligible, question.advance, choices);
@@ -78,6 +82,21 @@ impl Turns {
         // Bounded by the number of VMs: `start` is a VM's slot.
         for _ in 0..i64::from(start).checked_rem(sum).unwrap_or(0) {
             self.fill(eligible, Advance::First, &mut Choices::with_limit(1));
+        }
+    }
+
+    /// Takes other weights for the same servers. Everybody is as far ahead or behind as before, for the new sum of weights.
+    pub(super) fn reweigh(&mut self, servers: &[Share<'_>]) {
+        let sum = |turns: &[Turn]| -> i64 { turns.iter().map(|turn| i64::from(turn.weight)).sum() };
+        let old_sum = sum(&self.servers).max(1);
+        for (turn, share) in self.servers.iter_mut().zip(servers) {
+            turn.weight = share.weight;
+            turn.effective = i32::from(share.weight);
+            turn.failure_costs = share.weight.checked_div(share.max_fails).unwrap_or(0);
+        }
+        let new_sum = sum(&self.servers);
+        for turn in &mut self.servers {
+            turn.current = turn.current.saturating_mul(new_sum) / old_sum;
         }
     }
 
@@ -246,6 +265,21 @@ mod tests {
         // A's effective weight 0, 1, 2, 3, 4, 4 against B's 4: the sums of nginx's rule worked out by hand.
         assert_eq!(letters(&picks), "BBABAB");
         assert_eq!(turns.servers[0].effective, 4);
+    }
+
+    #[test]
+    fn other_weights_do_not_begin_the_turns_anew() {
+        let mut group = Group::new(Algorithm::RoundRobin, &[1, 1, 1]);
+        assert_eq!(letters(&group.picks(2)), "AB");
+        group.reweigh(&[100, 100, 100]);
+        assert_eq!(letters(&group.picks(2)), "CA");
+        group.reweigh(&[100, 100, 1]);
+        let picks = letters(&group.picks(201));
+        let counts = ["A", "B", "C"].map(|server| picks.matches(server).count());
+        assert!(
+            counts[0] >= 99 && counts[1] >= 99 && counts[2] >= 1,
+            "{counts:?}"
+        );
     }
 
     /// Picks of a copy, each with those before it left out, as nginx would walk its peers after failures.
