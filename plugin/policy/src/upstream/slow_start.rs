@@ -72,10 +72,11 @@ pub fn effective_weights(
     out: &mut Vec<u16>,
 ) {
     out.clear();
+    // Everybody is asked: whose start is over has to notice it.
     let starting = servers
         .iter_mut()
-        .fold(false, |starting, server| server.goes_on(now_ms) || starting);
-    if !starting {
+        .filter_map(|server| server.goes_on(now_ms).then_some(()));
+    if starting.count() == 0 {
         out.extend_from_slice(weights);
         return;
     }
