@@ -43,6 +43,9 @@ impl Balancer for IpHash {
         let mut tries = 0;
         // Each round either hashes once more, after which `tries` may have no room, or ends.
         while !choices.is_full() && question.eligible.count() > choices.len() {
+            if let Some(last) = question.only_left(choices) {
+                return choices.push(last);
+            }
             if tries > TRIES_MAX {
                 return self
                     .turns

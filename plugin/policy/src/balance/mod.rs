@@ -113,6 +113,13 @@ impl Question<'_> {
         self.in_flight.get(server).copied().unwrap_or(0)
     }
 
+    /// The only one that may still be chosen; `None` if there are more, or none. Whatever is tried, it comes to this one.
+    pub(super) fn only_left(&self, choices: &Choices) -> Option<usize> {
+        let left = self.eligible.count().checked_sub(choices.len());
+        left.filter(|left| *left == 1)
+            .and_then(|_| self.left(choices).next())
+    }
+
     /// Those that may still be chosen: eligible, and not in `choices`.
     pub(super) fn left<'q>(&'q self, choices: &'q Choices) -> impl Iterator<Item = usize> + 'q {
         self.eligible

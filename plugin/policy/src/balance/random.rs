@@ -33,6 +33,12 @@ impl Balancer for Random {
         // Ends: each round appends a server or is one of `TRIES_MAX`.
         while tries <= TRIES_MAX && !choices.is_full() && question.eligible.count() > choices.len()
         {
+            if let Some(last) = question
+                .only_left(choices)
+                .filter(|last| *last < self.ranges.len())
+            {
+                return choices.push(last);
+            }
             let point = u32::try_from(question.random.below(sum)).unwrap_or(0);
             match self.ranges.at(point) {
                 Some(server) if question.eligible.contains(server) && !choices.contains(server) => {

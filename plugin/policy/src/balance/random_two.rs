@@ -65,6 +65,12 @@ impl TwoDraws {
         let mut tries = 0;
         // Ends: each round appends a server, or leaves the rest to turns.
         while !choices.is_full() && question.eligible.count() > choices.len() {
+            if let Some(last) = question
+                .only_left(choices)
+                .filter(|last| *last < self.ranges.len())
+            {
+                return choices.push(last);
+            }
             match self.better_of_two(question, choices, &mut tries, &load) {
                 Some(chosen) => choices.push(chosen),
                 None => {
@@ -101,9 +107,6 @@ impl TwoDraws {
             }
             let Some(previous) = first else {
                 first = Some(drawn);
-                if question.eligible.count() - choices.len() == 1 {
-                    return first;
-                }
                 continue;
             };
             if previous == drawn {

@@ -121,13 +121,27 @@ impl Turns {
         advance: Advance,
         choices: &mut Choices,
     ) {
+        // Most lists are short, and most groups are small: then clearing the leaders is much of what this costs.
+        match choices.room() {
+            0 => {}
+            1 => self.fill_up::<1>(eligible, wanted, advance, choices),
+            2..=3 => self.fill_up::<3>(eligible, wanted, advance, choices),
+            _ => self.fill_up::<ENDPOINTS_MAX>(eligible, wanted, advance, choices),
+        }
+    }
+
+    /// For at most `ROOM` places.
+    fn fill_up<const ROOM: usize>(
+        &mut self,
+        eligible: &ServerMask,
+        wanted: impl Fn(usize, u16) -> bool,
+        advance: Advance,
+        choices: &mut Choices,
+    ) {
         let picks = advance == Advance::First && choices.is_empty();
         let places = choices.room();
-        if places == 0 {
-            return;
-        }
         // One more leader in each round than can be gone by then.
-        let mut rounds = [Leaders::default(); ENDPOINTS_MAX];
+        let mut rounds = [Leaders::<_, ROOM>::new(); ROOM];
         let mut total = 0;
         let rounds = rounds.get_mut(..places).unwrap_or_default();
         let nobody_yet = choices.is_empty();
