@@ -107,34 +107,32 @@ impl Turns {
 
     /// Fills the rest of `choices`: a pick first if one is asked for, then those that would come next.
     pub(super) fn fill(&mut self, eligible: &ServerMask, advance: Advance, choices: &mut Choices) {
-        self.fill_among(eligible, |_, _| true, advance, choices);
+        self.fill_among(eligible.iter(), advance, choices);
     }
 
-    /// As [`Turns::fill`], among those `eligible` that are `wanted` (given index and weight); the others' positions do not move.
+    /// As [`Turns::fill`], among these servers in their order; the others' positions do not move.
     ///
     /// Who stands by is who would be picked next with those before it left out, and nobody but a winner pays; so the value that
     /// a server would have at each further pick is known at once, and one pass over the group finds all of them.
     pub(super) fn fill_among(
         &mut self,
-        eligible: &ServerMask,
-        wanted: impl Fn(usize, u16) -> bool,
+        servers: impl Iterator<Item = usize>,
         advance: Advance,
         choices: &mut Choices,
     ) {
         // Most lists are short, and most groups are small: then clearing the leaders is much of what this costs.
         match choices.room() {
             0 => {}
-            1 => self.fill_up::<1>(eligible, wanted, advance, choices),
-            2..=3 => self.fill_up::<3>(eligible, wanted, advance, choices),
-            _ => self.fill_up::<ENDPOINTS_MAX>(eligible, wanted, advance, choices),
+            1 => self.fill_up::<1>(servers, advance, choices),
+            2..=3 => self.fill_up::<3>(servers, advance, choices),
+            _ => self.fill_up::<ENDPOINTS_MAX>(servers, advance, choices),
         }
     }
 
     /// For at most `ROOM` places.
     fn fill_up<const ROOM: usize>(
         &mut self,
-        eligible: &ServerMask,
-        wanted: impl Fn(usize, u16) -> bool,
+        servers: impl Iterator<Item = usize>,
         advance: Advance,
         choices: &mut Choices,
     ) {
@@ -145,11 +143,11 @@ impl Turns {
         let mut total = 0;
         let rounds = rounds.get_mut(..places).unwrap_or_default();
         let nobody_yet = choices.is_empty();
-        for server in eligible.iter() {
+        for server in servers {
             let Some(turn) = self.servers.get_mut(server) else {
                 break;
             };
-            if !wanted(server, turn.weight) || !nobody_yet && choices.contains(server) {
+            if !nobody_yet && choices.contains(server) {
                 continue;
             }
             let mut ahead = *turn;
