@@ -78,6 +78,8 @@ struct Group {
 enum Tables {
     /// At the next pick: a group that is never used costs nothing.
     ToBuild,
+    /// As before, with other weights.
+    ToReweigh,
     Built,
 }
 
@@ -302,18 +304,19 @@ impl Pool {
         }
     }
 
-    /// Takes over what operators changed. Turns begin anew only if a weight or an address did: who is drained leaves his turns to
-    /// the others, and they go on.
+    /// Takes over what operators changed. Tables are built anew only if an address did: who is drained leaves his turns to the others,
+    /// and they go on.
     pub fn apply(&mut self, members: &Members) {
         self.members_version = Some(members.version);
-        let mut changed = false;
+        let (mut moved, mut reweighed) = (false, false);
         for member in &members.servers {
             let index = self.by_id(&member.id);
             let Some(server) = index.and_then(|index| self.servers.get_mut(index)) else {
                 continue;
             };
             let endpoint = member.address.to_string();
-            changed |= server.weight != member.weight || server.endpoint != endpoint;
+            moved |= server.endpoint != endpoint;
+            reweighed |= server.weight != member.weight;
             server.weight = member.weight;
             server.endpoint = endpoint;
             server.eligible = match member.admin {
@@ -322,8 +325,14 @@ impl Pool {
             };
         }
         self.note_eligible();
-        if changed {
+        if moved {
             self.rebuild_at_next_pick();
+        } else if reweighed {
+            for group in [&mut self.primary, &mut self.backup] {
+                if group.tables == Tables::Built {
+                    group.tables = Tables::ToReweigh;
+                }
+            }
         }
     }
 
@@ -400,10 +409,10 @@ impl Group {
 
     /// Hands the group to its method, if that was not done since it changed last.
     fn build_tables(&mut self, servers: &[Server], start: u32) {
-        if self.tables == Tables::Built {
+        let tables = std::mem::replace(&mut self.tables, Tables::Built);
+        if tables == Tables::Built {
             return;
         }
-        self.tables = Tables::Built;
         let servers = servers.iter().skip(self.first).take(self.count);
         let shares: Vec<Share<'_>> = servers
             .map(|server| Share {
@@ -413,7 +422,11 @@ impl Group {
                 endpoint: &server.endpoint,
             })
             .collect();
-        self.balancer.rebuild(&shares, &self.eligible, start);
+        if tables == Tables::ToReweigh {
+            self.balancer.reweigh(&shares, &self.eligible);
+        } else {
+            self.balancer.rebuild(&shares, &self.eligible, start);
+        }
     }
 
     /// Appends this group's servers to the pool's choices; picks one if the choices are still empty.
