@@ -321,7 +321,7 @@ fn addresses_of_clients_go_where_nginx_sends_them(host: Host) {
     let request = |at: usize, draws: &mut Draws| {
         let bits = draws.next();
         let narrow = at % 4 < 2;
-        let client = if at % 2 == 0 {
+        let client = if at.is_multiple_of(2) {
             let address = bits as u32;
             Ipv4Addr::from(if narrow {
                 0xc0a8_0000 | address & 0x3ff
@@ -370,9 +370,8 @@ fn ten_thousand_servers_are_on_the_ring_where_nginx_has_them() {
         .on(Host::Sidecar);
     let draws = &mut Draws(7);
     let requests: Vec<Request> = (0..500).map(|_| Request::get(&target(draws, 0))).collect();
-    let begun = std::time::Instant::now();
+    // A filter that takes too long is interrupted, and its request answered with 503.
     names(proxy.address, &requests[..1]);
-    eprintln!("first answer {:?}", begun.elapsed());
     let (expected, found) = (
         names(nginx.address(), &requests),
         names(proxy.address, &requests),
