@@ -308,9 +308,24 @@ fn busy_servers_are_loaded_by_their_weights_where_the_method_looks_at_load() {
 
 #[test]
 fn ten_thousand_servers_are_chosen_from_as_from_three() {
-    let weights = [1; 10_000];
+    // Each with its own name: Maglev's servers of one name would stand in each other's way at every place.
+    let names: Vec<String> = (0..10_000)
+        .map(|server| format!("web{server}:80"))
+        .collect();
+    let share = |(name, server): (_, u16)| Share {
+        weight: server % 7 + 1,
+        max_fails: 0,
+        id: name,
+        endpoint: name,
+    };
+    let shares: Vec<Share<'_>> = names
+        .iter()
+        .map(String::as_str)
+        .zip(0..)
+        .map(share)
+        .collect();
     for algorithm in Algorithm::ALL {
-        let mut group = Group::new(algorithm, &weights);
+        let mut group = Group::of(algorithm.build(&Parameters::default()), &shares, 0);
         (0..10_000)
             .filter(|server| server % 3 == 0)
             .for_each(|server| group.eligible.remove(server));
