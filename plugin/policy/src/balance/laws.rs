@@ -308,9 +308,20 @@ fn busy_servers_are_loaded_by_their_weights_where_the_method_looks_at_load() {
 
 #[test]
 fn ten_thousand_servers_are_chosen_from_as_from_three() {
-    let weights = [1; 10_000];
+    // Names of their own: methods that hash them are not made for ten thousand servers of eight names.
+    let endpoints: Vec<String> = (0..10_000_u32)
+        .map(|server| format!("10.0.{}.{}:80", server / 256, server % 256))
+        .collect();
+    let share = |endpoint| Share {
+        weight: 1,
+        max_fails: 0,
+        id: endpoint,
+        endpoint,
+    };
+    let servers: Vec<Share<'_>> = endpoints.iter().map(|endpoint| share(endpoint)).collect();
     for algorithm in Algorithm::ALL {
-        let mut group = Group::new(algorithm, &weights);
+        let balancer = algorithm.build(&Parameters::default());
+        let mut group = Group::of(balancer, &servers, 0);
         (0..10_000)
             .filter(|server| server % 3 == 0)
             .for_each(|server| group.eligible.remove(server));
