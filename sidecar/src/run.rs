@@ -67,9 +67,14 @@ pub fn log_to_stderr() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(std::io::stderr().is_terminal() && !is_colour_unwanted())
         .with_target(false)
         .try_init();
+}
+
+/// Whether `NO_COLOR` is set, to anything but nothing (no-color.org).
+fn is_colour_unwanted() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Runs until a signal ends it. An error is [`Wrong`], or something of the machine (a port in use).

@@ -28,6 +28,7 @@ mod long_exchanges;
 mod malformed;
 mod parity;
 mod poison;
+mod refused;
 mod reload;
 mod resources;
 mod routes;

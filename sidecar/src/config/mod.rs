@@ -116,6 +116,11 @@ pub struct ExtraFilter {
 }
 
 impl Config {
+    /// The listener that is configured for this address.
+    pub(crate) fn listener_at(&self, bind: SocketAddr) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.bind == bind)
+    }
+
     /// Reads and checks the file; its certificates and filters too. No port is opened, nothing is written.
     ///
     /// # Errors
