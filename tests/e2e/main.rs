@@ -12,6 +12,7 @@ mod accept;
 mod access_log;
 mod admin;
 mod bad_config;
+mod build_filter;
 mod harness;
 
 mod addresses;
@@ -26,6 +27,7 @@ mod headers;
 mod http2;
 mod long_exchanges;
 mod malformed;
+mod messages;
 mod parity;
 mod poison;
 mod refused;

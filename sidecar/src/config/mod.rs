@@ -9,6 +9,7 @@ pub mod locate;
 pub mod tls;
 mod valid;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -113,6 +114,15 @@ pub enum LogFormat {
 pub struct ExtraFilter {
     pub path: PathBuf,
     pub configuration: String,
+}
+
+impl fmt::Display for LogTarget {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => formatter.write_str("standard output"),
+            Self::File(path) => path.display().fmt(formatter),
+        }
+    }
 }
 
 impl Config {
