@@ -34,6 +34,7 @@ mod refused;
 mod reload;
 mod resources;
 mod routes;
+mod shared_state;
 mod single_file;
 mod tls;
 mod upgrade;
