@@ -55,6 +55,16 @@ pub(crate) async fn serve(
     let (parts, body) = request.into_parts();
     let (head, checked) = RequestHead::new(parts);
     let guard = Exchange::begin(&client, head, body);
+    let limits = guard.0.active.generation.config.limits;
+    if guard.0.request.borrow().is_too_large(&limits) {
+        return Ok(refuse(
+            guard,
+            Malformed {
+                status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                why: "the request head is too large",
+            },
+        ));
+    }
     match checked {
         Ok(hop_by_hop) => run(guard, &hop_by_hop).await,
         Err(malformed) => Ok(refuse(guard, malformed)),
@@ -67,6 +77,7 @@ fn refuse(guard: Guard, malformed: Malformed) -> Response<ResponseBody> {
         StatusCode::METHOD_NOT_ALLOWED => Why::MethodNotServed,
         StatusCode::EXPECTATION_FAILED => Why::ExpectationFailed,
         StatusCode::PAYLOAD_TOO_LARGE => Why::BodyTooLong,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Why::HeadTooLarge,
         _ => Why::BadRequest,
     };
     note(&guard.0, why);
