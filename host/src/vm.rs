@@ -142,8 +142,10 @@ impl Vm {
         if matches!(outcome, HttpCallOutcome::Reset) {
             root.status.set((BROKEN_CONNECTION, "reset"));
         }
+        // After a reset there is nothing to read, as in Envoy: neither maps nor a body.
+        let response = matches!(outcome, HttpCallOutcome::Response { .. });
         self.with_state(|state| {
-            state.call_outcome = Some(Rc::new(outcome));
+            state.call_outcome = response.then(|| Rc::new(outcome));
             Some(())
         });
         let arguments = (root.id, token, size(headers), size(body), size(trailers));
