@@ -258,6 +258,7 @@ async fn send(
     exchange.facts.upstream_local.set(connection.local());
     exchange.socket.replace(Some(socket));
     exchange.waiting.set(Waiting::ResponseHead);
+    exchange.note_sent();
     let mut response = pin!(connection.send(outgoing(exchange, &connection, hop_by_hop)));
     let result = poll_fn(|cx| {
         exchange.attend(cx);
