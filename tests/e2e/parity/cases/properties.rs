@@ -65,19 +65,24 @@ const EXACT: [&str; 54] = [
 ];
 
 /// Names that only a whole subtree has.
-const BARE: [&str; 12] = [
+const BARE: [&str; 9] = [
     "source",
     "destination",
     "connection",
     "request",
-    "request.headers",
     "response",
-    "response.headers",
-    "response.trailers",
     "upstream",
     "xds",
     "filter_state",
     "metadata",
+];
+
+/// Names of whole header maps.
+const MAPS: [&str; 4] = [
+    "request.headers",
+    "request.trailers",
+    "response.headers",
+    "response.trailers",
 ];
 
 /// Names whose value depends on the run.
@@ -108,10 +113,13 @@ fn all() -> Vec<Call> {
         BARE.into_iter()
             .map(|name| property(name).shown(Show::Presence)),
     );
+    let maps = MAPS
+        .into_iter()
+        .map(|name| property(name).shown(Show::Pairs));
     let varying = VARYING
         .into_iter()
         .map(|(name, show)| property(name).shown(show));
-    exact.chain(varying).collect()
+    exact.chain(maps).chain(varying).collect()
 }
 
 pub(crate) fn cases() -> Vec<Case> {
