@@ -2,9 +2,9 @@
 
 use evenkeel_host::embedder::Pairs;
 use http::StatusCode;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use crate::http::exchange::flags;
+use crate::http::exchange::{ResponseHead, flags};
 
 /// Header that says why, in one word.
 const ERROR_HEADER: &str = "x-evenkeel-error";
@@ -99,6 +99,23 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    /// As filters see it: with its length, if it has any.
+    pub(crate) fn into_parts(mut self) -> (ResponseHead, Vec<u8>) {
+        if self.body.is_empty() {
+            self.headers.remove(CONTENT_LENGTH);
+        } else {
+            self.headers
+                .insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        }
+        let head = ResponseHead {
+            status: self.status,
+            headers: self.headers,
+        };
+        (head, self.body)
+    }
 }
 
 /// The proxy's own words.

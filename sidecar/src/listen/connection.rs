@@ -1,4 +1,7 @@
 //! One client connection, from its first byte to its last: TLS, which HTTP, serving, upgrade, a clean end.
+//!
+//! A connection waits for its next request most of its life, so its task is kept small: whatever most connections never come to
+//! (TLS, HTTP/2, a tunnel, lingering) is a box of its own, made when it comes to that.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -7,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -67,13 +70,23 @@ async fn serve(client: &Rc<Client>, mut stream: TcpStream) {
                 serve_http1(client, ClientStream::new(client, stream, read), limits).await
             }
             Ok(Some((Protocol::Http2, read))) => {
-                serve_http2(client, ClientStream::new(client, stream, read), limits).await
+                let stream = ClientStream::new(client, stream, read);
+                Box::pin(serve_http2(client, stream, limits)).await;
             }
             Ok(None) | Err(_) => {}
         };
     };
     let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::clone(config));
     drop(active);
+    Box::pin(serve_tls(client, acceptor, stream, limits)).await;
+}
+
+async fn serve_tls(
+    client: &Rc<Client>,
+    acceptor: tokio_rustls::TlsAcceptor,
+    stream: TcpStream,
+    limits: Limits,
+) {
     let stream = match acceptor.accept(stream).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -94,9 +107,9 @@ async fn serve(client: &Rc<Client>, mut stream: TcpStream) {
     });
     let stream = ClientStream::new(client, stream, Bytes::new());
     if is_http2 {
-        serve_http2(client, stream, limits).await;
+        Box::pin(serve_http2(client, stream, limits)).await;
     } else {
-        serve_http1(client, stream, limits).await;
+        Box::pin(serve_http1(client, stream, limits)).await;
     }
 }
 
@@ -153,7 +166,8 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
             Refused::late(client).record(client);
             client.must_linger.set(true);
             // Who does not read it is cut off.
-            let _ = tokio::time::timeout(LINGER_TIME_MAX, stream.write_all(LATE_ANSWER)).await;
+            let answer = stream.write_all(LATE_ANSWER);
+            let _ = Box::pin(tokio::time::timeout(LINGER_TIME_MAX, answer)).await;
         }
         Some(Err(error)) => {
             if error.is_parse() {
@@ -168,9 +182,9 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     }
     let tunnel = client.tunnel.borrow_mut().take();
     if let Some(tunnel) = tunnel {
-        upgrade::copy(client, stream, parts.read_buf, tunnel).await;
+        Box::pin(upgrade::copy(client, stream, parts.read_buf, tunnel)).await;
     } else if client.must_linger.get() {
-        linger(stream).await;
+        Box::pin(linger(stream)).await;
     }
 }
 
@@ -272,8 +286,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
         let this = self.get_mut();
         if !this.first.is_empty() {
             let length = this.first.len().min(buffer.remaining());
-            buffer.put_slice(this.first.get(..length).unwrap_or_default());
-            this.first.advance(length);
+            buffer.put_slice(&this.first.split_to(length));
+            if this.first.is_empty() {
+                // What is read is given back to the allocator now, not when the connection ends.
+                this.first = Bytes::new();
+            }
             this.client.saw_read();
             return Poll::Ready(Ok(()));
         }

@@ -1,10 +1,19 @@
 //! The methods by name: those that are served, and those that are only understood.
 
-use super::Balancer;
+use super::bounded_load::BoundedLoad;
+use super::destination_hash::DestinationHash;
+use super::hash::Hash;
+use super::hash_consistent::HashConsistent;
 use super::ip_hash::IpHash;
 use super::least_conn::LeastConn;
+use super::locality_least_conn::LocalityLeastConn;
+use super::locality_least_conn_replicated::LocalityLeastConnReplicated;
+use super::maglev::Maglev;
 use super::random_two::RandomTwo;
+use super::rendezvous::Rendezvous;
 use super::round_robin::RoundRobin;
+use super::source_hash::SourceHash;
+use super::{Balancer, LatencyRule};
 use crate::config::nearest;
 
 /// A method of balancing.
@@ -15,6 +24,25 @@ pub enum Algorithm {
     LeastConn,
     RandomTwo,
     IpHash,
+    Hash,
+    /// `hash` of the URI, whatever the pool's key.
+    UrlHash,
+    HashConsistent,
+    Maglev,
+    Rendezvous,
+    SourceHash,
+    DestinationHash,
+    LocalityLeastConn,
+    LocalityLeastConnReplicated,
+}
+
+/// What a method hashes unless the pool says its own key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyNeed {
+    /// Nothing: a key would have no effect.
+    None,
+    Uri,
+    Host,
 }
 
 /// Whether a method looks at how busy servers are.
@@ -24,18 +52,22 @@ pub enum LoadNeed {
     None,
     /// Requests in flight, of all VMs.
     InFlight,
+    /// Requests in flight, and how long servers take to the first byte.
+    Latency(LatencyRule),
+}
+
+/// What a pool says of its method besides the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Parameters {
+    /// Most load of a server in percent of its share, above 100; `None`: no bound.
+    pub hash_balance_factor: Option<u16>,
 }
 
 /// Names of the reference configuration that are understood but not served yet.
-const NOT_SERVED_YET: [&str; 33] = [
+const NOT_SERVED_YET: [&str; 20] = [
     "weighted_round_robin_ipvs",
     "wrr",
     "random",
-    "hash",
-    "hash_consistent",
-    "url_hash",
-    "maglev",
-    "rendezvous",
     "ipvs_least_conn",
     "lc",
     "weighted_least_conn",
@@ -44,14 +76,6 @@ const NOT_SERVED_YET: [&str; 33] = [
     "sed",
     "never_queue",
     "nq",
-    "source_hash",
-    "sh",
-    "destination_hash",
-    "dh",
-    "locality_least_conn",
-    "lblc",
-    "locality_least_conn_replicated",
-    "lblcr",
     "weighted_failover",
     "fo",
     "weighted_overflow",
@@ -65,11 +89,20 @@ const NOT_SERVED_YET: [&str; 33] = [
 
 impl Algorithm {
     /// Every method that is served.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 13] = [
         Self::RoundRobin,
         Self::LeastConn,
         Self::RandomTwo,
         Self::IpHash,
+        Self::Hash,
+        Self::UrlHash,
+        Self::HashConsistent,
+        Self::Maglev,
+        Self::Rendezvous,
+        Self::SourceHash,
+        Self::DestinationHash,
+        Self::LocalityLeastConn,
+        Self::LocalityLeastConnReplicated,
     ];
 
     /// Its name in the configuration.
@@ -79,6 +112,26 @@ impl Algorithm {
             Self::LeastConn => "least_conn",
             Self::RandomTwo => "random_two",
             Self::IpHash => "ip_hash",
+            Self::Hash => "hash",
+            Self::UrlHash => "url_hash",
+            Self::HashConsistent => "hash_consistent",
+            Self::Maglev => "maglev",
+            Self::Rendezvous => "rendezvous",
+            Self::SourceHash => "source_hash",
+            Self::DestinationHash => "destination_hash",
+            Self::LocalityLeastConn => "locality_least_conn",
+            Self::LocalityLeastConnReplicated => "locality_least_conn_replicated",
+        }
+    }
+
+    /// IPVS's short name for it, which does as well.
+    fn short_name(self) -> Option<&'static str> {
+        match self {
+            Self::SourceHash => Some("sh"),
+            Self::DestinationHash => Some("dh"),
+            Self::LocalityLeastConn => Some("lblc"),
+            Self::LocalityLeastConnReplicated => Some("lblcr"),
+            _ => None,
         }
     }
 
@@ -86,7 +139,7 @@ impl Algorithm {
     pub fn from_name(name: &str) -> Result<Self, String> {
         if let Some(algorithm) = Self::ALL
             .into_iter()
-            .find(|algorithm| algorithm.name() == name)
+            .find(|algorithm| algorithm.name() == name || algorithm.short_name() == Some(name))
         {
             return Ok(algorithm);
         }
@@ -103,26 +156,72 @@ impl Algorithm {
     }
 
     /// A balancer of this method, still without servers.
-    pub fn build(self) -> Box<dyn Balancer> {
-        match self {
+    pub fn build(self, parameters: &Parameters) -> Box<dyn Balancer> {
+        let balancer: Box<dyn Balancer> = match self {
             Self::RoundRobin => Box::new(RoundRobin::default()),
             Self::LeastConn => Box::new(LeastConn::default()),
             Self::RandomTwo => Box::new(RandomTwo::default()),
             Self::IpHash => Box::new(IpHash::default()),
+            Self::Hash | Self::UrlHash => Box::new(Hash::default()),
+            Self::HashConsistent => Box::new(HashConsistent::default()),
+            Self::Maglev => Box::new(Maglev::default()),
+            Self::Rendezvous => Box::new(Rendezvous::default()),
+            Self::SourceHash => Box::new(SourceHash::default()),
+            Self::DestinationHash => Box::new(DestinationHash::default()),
+            Self::LocalityLeastConn => Box::new(LocalityLeastConn::default()),
+            Self::LocalityLeastConnReplicated => Box::new(LocalityLeastConnReplicated::default()),
+        };
+        match parameters.hash_balance_factor.filter(|_| self.hashes()) {
+            Some(factor) => Box::new(BoundedLoad::around(balancer, factor)),
+            None => balancer,
+        }
+    }
+
+    /// Whether the request alone says the server: only then is there a bound to set (`hash_balance_factor`).
+    pub fn hashes(self) -> bool {
+        matches!(
+            self,
+            Self::IpHash
+                | Self::Hash
+                | Self::UrlHash
+                | Self::HashConsistent
+                | Self::Maglev
+                | Self::Rendezvous
+                | Self::SourceHash
+                | Self::DestinationHash
+        )
+    }
+
+    /// What it hashes.
+    pub fn key_need(self) -> KeyNeed {
+        match self {
+            Self::Hash | Self::UrlHash | Self::HashConsistent | Self::Maglev | Self::Rendezvous => {
+                KeyNeed::Uri
+            }
+            Self::DestinationHash | Self::LocalityLeastConn | Self::LocalityLeastConnReplicated => {
+                KeyNeed::Host
+            }
+            _ => KeyNeed::None,
         }
     }
 
     /// Whether it looks at load: only then is load counted and told to other VMs.
     pub fn load_need(self) -> LoadNeed {
         match self {
-            Self::LeastConn | Self::RandomTwo => LoadNeed::InFlight,
-            Self::RoundRobin | Self::IpHash => LoadNeed::None,
+            Self::LeastConn
+            | Self::RandomTwo
+            | Self::LocalityLeastConn
+            | Self::LocalityLeastConnReplicated => LoadNeed::InFlight,
+            _ => LoadNeed::None,
         }
     }
 
-    /// Whether a pool of it may have backup servers (nginx: `ip_hash` and `random` may not; here `random_two` may, because a
+    /// Whether a pool of it may have backup servers (nginx: `ip_hash`, `hash` and `random` may not; here those that draw may, because a
     /// second group of servers is none of the first one's business).
     pub fn allows_backup(self) -> bool {
-        self != Self::IpHash
+        !matches!(
+            self,
+            Self::IpHash | Self::Hash | Self::UrlHash | Self::HashConsistent
+        )
     }
 }

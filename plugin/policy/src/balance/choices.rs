@@ -26,13 +26,18 @@ impl Choices {
         let Ok(index) = u16::try_from(server) else {
             return;
         };
-        if self.is_full() || self.iter().any(|known| known == server) {
+        if self.is_full() || self.contains(server) {
             return;
         }
         if let Some(place) = self.servers.get_mut(usize::from(self.len)) {
             *place = index;
             self.len += 1;
         }
+    }
+
+    /// Whether a server is in it.
+    pub fn contains(&self, server: usize) -> bool {
+        self.iter().any(|known| known == server)
     }
 
     pub fn is_full(&self) -> bool {

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use super::ranges::Ranges;
 use super::round_robin::Turns;
 use super::{Balancer, Charge, Choices, Question, ServerMask, Share};
 
@@ -17,39 +18,37 @@ const HASH_START: u32 = 89;
 /// Ranges of the weights.
 #[derive(Debug, Default)]
 pub(super) struct IpHash {
-    sum: u32,
-    servers: usize,
+    ranges: Ranges,
     turns: Turns,
 }
 
 impl Balancer for IpHash {
-    fn rebuild(&mut self, servers: &[Share], eligible: &ServerMask, start: u32) {
-        self.servers = servers.len().min(ServerMask::SERVERS_MAX);
-        self.sum = servers
-            .iter()
-            .take(ServerMask::SERVERS_MAX)
-            .map(|share| u32::from(share.weight))
-            .sum();
+    fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
+        self.ranges.rebuild(servers);
         self.turns.rebuild(servers, eligible, start);
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
-        let mut left = question.eligible;
-        choices.iter().for_each(|server| left.remove(server));
-        let Some(client) = question.facts.client.filter(|_| self.servers > 1) else {
-            return self.turns.fill(&left, question.advance, choices);
+        let Some(client) = question.facts.client.filter(|_| self.ranges.len() > 1) else {
+            return self
+                .turns
+                .fill(question.eligible, question.advance, choices);
         };
         let mut hash = HASH_START;
         let mut tries = 0;
         // Each round either hashes once more, of at most `TRIES_MAX` times, or ends.
-        while !choices.is_full() && !left.is_empty() {
+        while !choices.is_full() && question.eligible.count() > choices.len() {
             if tries == TRIES_MAX {
-                return self.turns.fill(&left, question.advance, choices);
+                return self
+                    .turns
+                    .fill(question.eligible, question.advance, choices);
             }
             hash = hash_on(hash, client);
-            match self.in_whose_range(hash) {
-                Some(server) if left.contains(server) => {
-                    left.remove(server);
+            let whose = hash
+                .checked_rem(self.ranges.sum())
+                .and_then(|point| self.ranges.at(point));
+            match whose {
+                Some(server) if question.eligible.contains(server) && !choices.contains(server) => {
                     choices.push(server);
                 }
                 _ => tries += 1,
@@ -57,20 +56,10 @@ impl Balancer for IpHash {
         }
     }
 
-    fn charge(&mut self, charge: &Charge) {
+    fn charge(&mut self, charge: &Charge<'_>) {
         if let Charge::Failed { .. } = charge {
             self.turns.charge(charge);
         }
-    }
-}
-
-impl IpHash {
-    fn in_whose_range(&self, hash: u32) -> Option<usize> {
-        let mut point = i64::from(hash.checked_rem(self.sum)?);
-        (0..self.servers).find(|server| {
-            point -= self.turns.weight(*server);
-            point < 0
-        })
     }
 }
 

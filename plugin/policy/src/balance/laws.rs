@@ -13,8 +13,36 @@ pub(super) struct Group {
     balancer: Box<dyn Balancer>,
     pub(super) eligible: ServerMask,
     pub(super) in_flight: Vec<u32>,
+    pub(super) idle: Vec<u32>,
+    pub(super) latency: Vec<Latency>,
+    pub(super) now_us: u64,
     pub(super) client: Option<IpAddr>,
+    pub(super) hash_key: Vec<u8>,
     random: Sequence,
+}
+
+/// Servers of these weights, otherwise alike. Their names are only good for groups of up to eight.
+pub(super) fn shares(weights: &[u16]) -> Vec<Share<'static>> {
+    const NAMES: [(&str, &str); 8] = [
+        ("a", "192.0.2.1:80"),
+        ("b", "192.0.2.2:80"),
+        ("c", "192.0.2.3:80"),
+        ("d", "192.0.2.4:80"),
+        ("e", "192.0.2.5:80"),
+        ("f", "192.0.2.6:80"),
+        ("g", "192.0.2.7:80"),
+        ("h", "192.0.2.8:80"),
+    ];
+    weights
+        .iter()
+        .zip(NAMES.iter().cycle())
+        .map(|(weight, (id, endpoint))| Share {
+            weight: *weight,
+            max_fails: 0,
+            id,
+            endpoint,
+        })
+        .collect()
 }
 
 impl Group {
@@ -23,35 +51,50 @@ impl Group {
     }
 
     pub(super) fn starting(algorithm: Algorithm, weights: &[u16], start: u32) -> Self {
-        let shares: Vec<Share> = weights
-            .iter()
-            .map(|weight| Share {
-                weight: *weight,
-                max_fails: 0,
-            })
-            .collect();
-        let eligible = ServerMask::first(weights.len());
-        let mut balancer = algorithm.build();
-        balancer.rebuild(&shares, &eligible, start);
-        let client = Some(IpAddr::from([192, 0, 2, 1]));
+        Self::of(
+            algorithm.build(&Parameters::default()),
+            &shares(weights),
+            start,
+        )
+    }
+
+    /// A group of these very servers.
+    pub(super) fn of(mut balancer: Box<dyn Balancer>, shares: &[Share<'_>], start: u32) -> Self {
+        let eligible = ServerMask::first(shares.len());
+        balancer.rebuild(shares, &eligible, start);
         Self {
             balancer,
             eligible,
-            in_flight: vec![0; weights.len()],
-            client,
+            in_flight: vec![0; shares.len()],
+            idle: Vec::new(),
+            latency: vec![Latency::default(); shares.len()],
+            now_us: 1_000_000_000,
+            client: Some(IpAddr::from([192, 0, 2, 1])),
+            hash_key: b"/index.php".to_vec(),
             random: Sequence::new(7),
         }
     }
 
-    fn ask(&mut self, limit: usize, advance: Advance) -> Vec<usize> {
+    /// Makes those eligible whose bit is set.
+    pub(super) fn only(&mut self, subset: u64) {
+        self.eligible = ServerMask::none(self.in_flight.len());
+        (0..self.in_flight.len().min(64))
+            .filter(|server| subset >> server & 1 == 1)
+            .for_each(|server| self.eligible.insert(server));
+    }
+
+    pub(super) fn ask(&mut self, limit: usize, advance: Advance) -> Vec<usize> {
         let facts = Facts {
             client: self.client,
-            hash_key: b"",
+            hash_key: &self.hash_key,
         };
         let mut choices = Choices::with_limit(limit);
         let mut question = Question {
-            eligible: self.eligible,
+            eligible: &self.eligible,
             in_flight: &self.in_flight,
+            idle: &self.idle,
+            latency: &self.latency,
+            now_us: self.now_us,
             facts: &facts,
             random: &mut self.random,
             advance,
@@ -72,14 +115,14 @@ impl Group {
 
     /// Tells that the entry at `place` was used after those before it.
     pub(super) fn charge_used(&mut self, choices: &[usize], place: usize) {
-        let mut tried = ServerMask::default();
+        let mut tried = Choices::with_limit(ENDPOINTS_MAX);
         choices[..place]
             .iter()
-            .for_each(|server| tried.insert(*server));
+            .for_each(|server| tried.push(*server));
         self.balancer.charge(&Charge::Used {
             server: choices[place],
-            tried,
-            eligible: self.eligible,
+            tried: &tried,
+            eligible: &self.eligible,
         });
     }
 }
@@ -98,10 +141,7 @@ fn picks_none_if_and_only_if_none_is_eligible_and_only_eligible_ones_once() {
             for limit in 1..=ENDPOINTS_MAX {
                 let mut group = Group::new(algorithm, &[5, 1, 3, 1, 65_535, 2]);
                 group.in_flight = vec![1, 0, 7, 0, 100, 2];
-                group.eligible = ServerMask::default();
-                (0..6)
-                    .filter(|server| subset >> server & 1 == 1)
-                    .for_each(|server| group.eligible.insert(server));
+                group.only(u64::from(subset));
                 for advance in [Advance::First, Advance::Nothing, Advance::First] {
                     let choices = group.ask(limit, advance);
                     let what = format!(
@@ -149,16 +189,24 @@ fn those_that_stand_by_move_nothing() {
 #[test]
 fn weights_are_shares_in_the_long_run() {
     // ip_hash promises it over clients, the others over requests. random_two promises it only as far as servers are busy: among
-    // idle ones the second of two different draws wins.
+    // idle ones the second of two different draws wins. destination_hash knows no weights, and those of the locality-based methods
+    // say how much is too much.
+    let without_shares = [
+        Algorithm::RandomTwo,
+        Algorithm::DestinationHash,
+        Algorithm::LocalityLeastConn,
+        Algorithm::LocalityLeastConnReplicated,
+    ];
     for algorithm in Algorithm::ALL
         .into_iter()
-        .filter(|algorithm| *algorithm != Algorithm::RandomTwo)
+        .filter(|algorithm| !without_shares.contains(algorithm))
     {
         let weights = [5, 3, 2];
         let mut group = Group::new(algorithm, &weights);
         let mut counts = [0_i32; 3];
         for request in 0_u32..10_000 {
             group.client = Some(IpAddr::from((request << 8).to_be_bytes()));
+            group.hash_key = format!("/{request}").into();
             group
                 .choose(1)
                 .into_iter()
@@ -189,8 +237,7 @@ fn any_history_leaves_the_laws_standing() {
         for algorithm in Algorithm::ALL {
             let mut group = Group::new(algorithm, &weights);
             for (subset, busy, limit) in &steps {
-                group.eligible = ServerMask::default();
-                (0..weights.len()).filter(|server| subset >> server & 1 == 1).for_each(|server| group.eligible.insert(server));
+                group.only(u64::from(*subset));
                 group.in_flight = (0..).map(|server: u32| busy * server % 7).take(weights.len()).collect();
                 let choices = group.choose(*limit);
                 prop_assert_eq!(choices.len(), group.eligible.count().min(*limit));

@@ -3,6 +3,9 @@
 //! Loads are compared by cross-multiplication, without division. Among equals (all idle servers, most of the time) it goes by
 //! smooth weighted round robin of the equals alone, so that weights hold also when nobody is busy.
 
+use std::cmp::Ordering;
+
+use super::load_per_weight::LoadPerWeight;
 use super::round_robin::Turns;
 use super::{Advance, Balancer, Charge, Choices, Question, ServerMask, Share};
 
@@ -13,38 +16,17 @@ pub(super) struct LeastConn {
 }
 
 impl Balancer for LeastConn {
-    fn rebuild(&mut self, servers: &[Share], eligible: &ServerMask, start: u32) {
+    fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
         self.turns.rebuild(servers, eligible, start);
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
-        let mut left = question.eligible;
-        choices.iter().for_each(|server| left.remove(server));
-        if question.advance == Advance::First && choices.is_empty() {
-            let least = self.least(&left, question.in_flight);
-            let Some(picked) = (if least.count() == 1 {
-                only(&least)
-            } else {
-                self.turns.next(&least)
-            }) else {
-                return;
-            };
-            choices.push(picked);
-            left.remove(picked);
-        }
-        // Each round takes at least one server out of `left`.
-        while !choices.is_full() && !left.is_empty() {
-            let least = self.least(&left, question.in_flight);
-            let before = choices.len();
-            self.turns.look_ahead(least, choices);
-            choices
-                .iter()
-                .skip(before)
-                .for_each(|server| left.remove(server));
-        }
+        fill_by_load(&mut self.turns, question, choices, |server| {
+            u64::from(question.active(server))
+        });
     }
 
-    fn charge(&mut self, charge: &Charge) {
+    fn charge(&mut self, charge: &Charge<'_>) {
         // nginx moves positions only among equals, and who was equal then is not known any more: only failures count.
         if let Charge::Failed { .. } = charge {
             self.turns.charge(charge);
@@ -52,39 +34,47 @@ impl Balancer for LeastConn {
     }
 }
 
-impl LeastConn {
-    /// Those with the least load for their weight: empty only if `left` is.
-    fn least(&self, left: &ServerMask, in_flight: &[u32]) -> ServerMask {
-        let mut least = ServerMask::default();
-        let mut best: Option<(i64, i64)> = None;
-        for server in
-            (0..ServerMask::SERVERS_MAX).take_while(|server| self.turns.weight(*server) > 0)
-        {
-            if !left.contains(server) {
-                continue;
+/// Fills `choices` with those of the least load for their weight, equals in turns; turns move only among equals. A server's load
+/// is below 2⁴⁸.
+pub(super) fn fill_by_load(
+    turns: &mut Turns,
+    question: &Question<'_>,
+    choices: &mut Choices,
+    load: impl Fn(usize) -> u64,
+) {
+    let rank = |server: usize, weight: u16| LoadPerWeight {
+        load: load(server),
+        weight,
+    };
+    // Ends: each round appends at least one server.
+    while !choices.is_full() {
+        let mut least: Option<LoadPerWeight> = None;
+        let mut equals = 0;
+        for server in question.left(choices) {
+            let weight = turns.weight(server);
+            if weight == 0 {
+                break;
             }
-            let busy = in_flight.get(server).map_or(0, |count| i64::from(*count));
-            let weight = self.turns.weight(server);
-            let ordering = best.map_or(std::cmp::Ordering::Less, |(best_busy, best_weight)| {
-                (busy * best_weight).cmp(&(best_busy * weight))
-            });
-            match ordering {
-                std::cmp::Ordering::Less => {
-                    least = ServerMask::default();
-                    least.insert(server);
-                    best = Some((busy, weight));
-                }
-                std::cmp::Ordering::Equal => least.insert(server),
-                std::cmp::Ordering::Greater => {}
+            let rank = rank(server, weight);
+            match least.map_or(Ordering::Less, |least| rank.cmp(&least)) {
+                Ordering::Less => (least, equals) = (Some(rank), 1),
+                Ordering::Equal => equals += 1,
+                Ordering::Greater => {}
             }
         }
-        least
+        let Some(least) = least else { return };
+        let advance = if equals > 1 {
+            question.advance
+        } else {
+            Advance::Nothing
+        };
+        turns.fill_among(
+            question.eligible,
+            |server, weight| rank(server, weight) == least,
+            advance,
+            choices,
+        );
     }
-}
-
-/// The one server of a mask of one.
-fn only(mask: &ServerMask) -> Option<usize> {
-    (0..ServerMask::SERVERS_MAX).find(|server| mask.contains(*server))
 }
 
 #[cfg(test)]

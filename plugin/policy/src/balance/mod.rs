@@ -14,57 +14,104 @@
 //! question, so that the same question has the same answer everywhere.
 
 mod algorithm;
+mod bounded_load;
 mod choices;
+mod connection_overhead;
+mod destination_cache;
+mod destination_hash;
+mod hash;
+mod hash_consistent;
 mod ip_hash;
+mod ipvs_buckets;
+mod ketama_ring;
+mod latency;
 mod least_conn;
+mod load_per_weight;
+mod locality_least_conn;
+mod locality_least_conn_replicated;
+mod maglev;
+mod maglev_table;
 mod random_two;
+mod ranges;
+mod rendezvous;
 mod round_robin;
 mod server_mask;
+mod source_hash;
+mod weighted_score;
 
 #[cfg(test)]
 mod laws;
+#[cfg(test)]
+mod movement;
 
 use std::net::IpAddr;
 
 use crate::random::Sequence;
 
-pub use algorithm::{Algorithm, LoadNeed};
+pub use algorithm::{Algorithm, KeyNeed, LoadNeed, Parameters};
 pub use choices::Choices;
+pub use latency::{Latency, LatencyRule};
 pub use server_mask::ServerMask;
 
 /// A method of choosing among the servers of one group. Servers are named by their index in the group.
 pub trait Balancer {
     /// Takes a new group of servers, at most [`ServerMask::SERVERS_MAX`], and forgets positions. Methods that take turns begin
     /// after `start` virtual turns (taken modulo the sum of the weights), so that the VMs of a process do not all begin with
-    /// the same server. `eligible` are those that take part in these turns.
-    fn rebuild(&mut self, servers: &[Share], eligible: &ServerMask, start: u32);
+    /// the same server. `eligible` are those that take part in these turns. Called before the first pick, and again when
+    /// weights or addresses have changed; never because somebody is eligible or not.
+    fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32);
 
     /// Appends servers to `choices` until it is full or every eligible server is in it, in the order in which they should be
-    /// tried. None is appended if and only if none is eligible; one that is not eligible never is, and none twice.
+    /// tried. None is appended if and only if none is eligible; one that is not eligible never is, and none twice. What is in
+    /// `choices` already was chosen before, and is not chosen again. Allocates nothing.
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices);
 
     /// Takes note of what happened to a request after its pick.
-    fn charge(&mut self, charge: &Charge);
+    fn charge(&mut self, charge: &Charge<'_>);
 }
 
 /// One server's part in its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
+pub struct Share<'a> {
     /// 1–65535.
     pub weight: u16,
     /// Failures after which the whole weight is taken away; 0: failures change nothing.
     pub max_fails: u16,
+    /// Its name, which stays over reloads.
+    pub id: &'a str,
+    /// Its address, `ip:port` or `[v6]:port`, canonical.
+    pub endpoint: &'a str,
 }
 
 /// What a pick may depend on.
 pub struct Question<'a> {
     /// Who may be chosen.
-    pub eligible: ServerMask,
+    pub eligible: &'a ServerMask,
     /// Requests in flight, by server: own and those of other VMs together. Missing ones count as 0.
     pub in_flight: &'a [u32],
+    /// Idle connections to servers (IPVS's "inactive"), by server. Missing ones count as 0; no host tells them today.
+    pub idle: &'a [u32],
+    /// How long servers take to the first byte of an answer, by server. Missing ones are unknown.
+    pub latency: &'a [Latency],
+    /// Microseconds on the clock that [`Latency::sampled_us`] was read on. It may stand still, and go back.
+    pub now_us: u64,
     pub facts: &'a Facts<'a>,
     pub random: &'a mut Sequence,
     pub advance: Advance,
+}
+
+impl Question<'_> {
+    /// Requests in flight on a server.
+    pub(super) fn active(&self, server: usize) -> u32 {
+        self.in_flight.get(server).copied().unwrap_or(0)
+    }
+
+    /// Those that may still be chosen: eligible, and not in `choices`.
+    pub(super) fn left<'q>(&'q self, choices: &'q Choices) -> impl Iterator<Item = usize> + 'q {
+        self.eligible
+            .iter()
+            .filter(|server| !choices.contains(*server))
+    }
 }
 
 /// What methods know of the request.
@@ -86,13 +133,13 @@ pub enum Advance {
 }
 
 /// What happened to a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Charge {
-    /// The stand-by `server` was used after those in `tried` had failed; `eligible` are those that could have been.
+#[derive(Debug, Clone, Copy)]
+pub enum Charge<'a> {
+    /// The stand-by `server` was used after those in `tried` had failed; `eligible` are those that can be chosen.
     Used {
         server: usize,
-        tried: ServerMask,
-        eligible: ServerMask,
+        tried: &'a Choices,
+        eligible: &'a ServerMask,
     },
     /// `server` failed.
     Failed { server: usize },

@@ -3,9 +3,10 @@
 //! Two draws are enough to stay clear of the busiest server, and, unlike looking for the least busy of all, many balancers that
 //! look at the same old figures do not all run to the same server. Between equals the second draw wins.
 
+use super::load_per_weight::LoadPerWeight;
+use super::ranges::Ranges;
 use super::round_robin::Turns;
-use super::{Advance, Balancer, Charge, Choices, Question, ServerMask, Share};
-use crate::random::Sequence;
+use super::{Balancer, Charge, Choices, Question, ServerMask, Share};
 
 /// Draws by weight over all servers that find none that may be chosen, after which turns decide (nginx's figure).
 const TRIES_MAX: usize = 20;
@@ -13,67 +14,81 @@ const TRIES_MAX: usize = 20;
 /// Ranges of the weights, to draw from.
 #[derive(Debug, Default)]
 pub(super) struct RandomTwo {
-    /// Where each server's range ends: the sum of the weights up to it.
-    ends: Vec<u64>,
-    turns: Turns,
+    draws: TwoDraws,
 }
 
 impl Balancer for RandomTwo {
-    fn rebuild(&mut self, servers: &[Share], eligible: &ServerMask, start: u32) {
-        let mut sum = 0;
-        let ends = servers.iter().take(ServerMask::SERVERS_MAX).map(|share| {
-            sum += u64::from(share.weight);
-            sum
-        });
-        self.ends = ends.collect();
-        self.turns.rebuild(servers, eligible, start);
+    fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
+        self.draws.rebuild(servers, eligible, start);
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
-        let mut left = question.eligible;
-        choices.iter().for_each(|server| left.remove(server));
-        // Each round takes one server out of `left`.
-        while !choices.is_full() && !left.is_empty() {
-            let Some(chosen) = self.better_of_two(&left, question.in_flight, question.random)
-            else {
-                if question.advance == Advance::First && choices.is_empty() {
-                    self.turns.fill(&left, Advance::First, choices);
-                } else {
-                    self.turns.look_ahead(left, choices);
+        self.draws.fill(question, choices, |question, server| {
+            u64::from(question.active(server))
+        });
+    }
+
+    fn charge(&mut self, charge: &Charge<'_>) {
+        self.draws.charge(charge);
+    }
+}
+
+/// Two servers drawn by weight, of which the one with the lesser load for its weight is taken.
+#[derive(Debug, Default)]
+pub(super) struct TwoDraws {
+    ranges: Ranges,
+    turns: Turns,
+}
+
+impl TwoDraws {
+    pub(super) fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
+        self.ranges.rebuild(servers);
+        self.turns.rebuild(servers, eligible, start);
+    }
+
+    /// Fills `choices`; a server's load is below 2⁴⁸.
+    pub(super) fn fill(
+        &mut self,
+        question: &mut Question<'_>,
+        choices: &mut Choices,
+        load: impl Fn(&Question<'_>, usize) -> u64,
+    ) {
+        // Ends: each round appends a server, or leaves the rest to turns.
+        while !choices.is_full() && question.eligible.count() > choices.len() {
+            match self.better_of_two(question, choices, &load) {
+                Some(chosen) => choices.push(chosen),
+                None => {
+                    return self
+                        .turns
+                        .fill(question.eligible, question.advance, choices);
                 }
-                return;
-            };
-            left.remove(chosen);
-            choices.push(chosen);
+            }
         }
     }
 
-    fn charge(&mut self, charge: &Charge) {
+    pub(super) fn charge(&mut self, charge: &Charge<'_>) {
         if let Charge::Failed { .. } = charge {
             self.turns.charge(charge);
         }
     }
-}
 
-impl RandomTwo {
     /// `None` if the draws found nobody.
     fn better_of_two(
         &self,
-        left: &ServerMask,
-        in_flight: &[u32],
-        random: &mut Sequence,
+        question: &mut Question<'_>,
+        choices: &Choices,
+        load: impl Fn(&Question<'_>, usize) -> u64,
     ) -> Option<usize> {
         let mut first: Option<usize> = None;
         for _ in 0..TRIES_MAX {
-            let Some(drawn) = self.draw(random) else {
-                break;
-            };
-            if !left.contains(drawn) {
+            let point = question.random.below(u64::from(self.ranges.sum()));
+            let drawn = self.ranges.at(u32::try_from(point).unwrap_or(0))?;
+            if !question.eligible.contains(drawn) || choices.contains(drawn) {
                 continue;
             }
             let Some(previous) = first else {
                 first = Some(drawn);
-                if left.count() == 1 {
+                if question.eligible.count() - choices.len() == 1 {
                     break;
                 }
                 continue;
@@ -81,19 +96,14 @@ impl RandomTwo {
             if previous == drawn {
                 continue;
             }
-            let busy = |server: usize| in_flight.get(server).map_or(0, |count| i64::from(*count));
-            let second_is_busier = busy(drawn) * self.turns.weight(previous)
-                > busy(previous) * self.turns.weight(drawn);
+            let rank = |server| LoadPerWeight {
+                load: load(question, server),
+                weight: self.turns.weight(server),
+            };
+            let second_is_busier = rank(drawn) > rank(previous);
             return Some(if second_is_busier { previous } else { drawn });
         }
         first
-    }
-
-    /// A server with the probability of its share of the weights.
-    fn draw(&self, random: &mut Sequence) -> Option<usize> {
-        let sum = *self.ends.last()?;
-        let point = random.below(sum);
-        Some(self.ends.partition_point(|end| *end <= point))
     }
 }
 

@@ -5,6 +5,7 @@
 //! A failure takes weight/max_fails from the effective weight, and every pick gives one back.
 
 use super::{Advance, Balancer, Charge, Choices, Question, ServerMask, Share};
+use crate::contract::ENDPOINTS_MAX;
 
 /// Positions of the servers of one group.
 #[derive(Debug, Default)]
@@ -13,16 +14,16 @@ pub(super) struct RoundRobin {
 }
 
 impl Balancer for RoundRobin {
-    fn rebuild(&mut self, servers: &[Share], eligible: &ServerMask, start: u32) {
+    fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
         self.turns.rebuild(servers, eligible, start);
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         self.turns
-            .fill(&question.eligible, question.advance, choices);
+            .fill(question.eligible, question.advance, choices);
     }
 
-    fn charge(&mut self, charge: &Charge) {
+    fn charge(&mut self, charge: &Charge<'_>) {
         self.turns.charge(charge);
     }
 }
@@ -31,152 +32,124 @@ impl Balancer for RoundRobin {
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     servers: Vec<Turn>,
-    /// Current weights as they would be if those that stand by were picked: kept between requests to spare an allocation.
-    ahead: Vec<i64>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Turn {
-    weight: i64,
-    /// What the weight counts for now: less after failures.
-    effective: i64,
     current: i64,
+    /// What the weight counts for now: less after failures.
+    effective: i32,
+    weight: u16,
     /// What one failure costs.
-    failure_costs: i64,
+    failure_costs: u16,
+}
+
+impl Turn {
+    fn gain(&mut self) -> i64 {
+        let gained = i64::from(self.effective);
+        self.current += gained;
+        if self.effective < i32::from(self.weight) {
+            self.effective += 1;
+        }
+        gained
+    }
 }
 
 impl Turns {
-    pub(super) fn rebuild(&mut self, servers: &[Share], eligible: &ServerMask, start: u32) {
-        let turn = |share: &Share| {
-            let weight = i64::from(share.weight);
-            let failure_costs = weight.checked_div(i64::from(share.max_fails)).unwrap_or(0);
-            Turn {
-                weight,
-                effective: weight,
-                current: 0,
-                failure_costs,
-            }
+    pub(super) fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
+        let turn = |share: &Share<'_>| Turn {
+            current: 0,
+            effective: i32::from(share.weight),
+            weight: share.weight,
+            failure_costs: share.weight.checked_div(share.max_fails).unwrap_or(0),
         };
         self.servers = servers
             .iter()
             .take(ServerMask::SERVERS_MAX)
             .map(turn)
             .collect();
-        self.ahead = Vec::with_capacity(self.servers.len());
-        let eligible_turns = self
-            .servers
+        let sum: i64 = eligible
             .iter()
-            .enumerate()
-            .filter(|(index, _)| eligible.contains(*index));
-        let sum: i64 = eligible_turns.map(|(_, turn)| turn.weight).sum();
+            .map(|server| i64::from(self.weight(server)))
+            .sum();
         // Bounded by the number of VMs: `start` is a VM's slot.
         for _ in 0..i64::from(start).checked_rem(sum).unwrap_or(0) {
-            self.next(eligible);
+            self.fill(eligible, Advance::First, &mut Choices::with_limit(1));
         }
     }
 
-    pub(super) fn weight(&self, server: usize) -> i64 {
+    /// A server's weight; 0 if it is not of the group.
+    pub(super) fn weight(&self, server: usize) -> u16 {
         self.servers.get(server).map_or(0, |turn| turn.weight)
-    }
-
-    /// Picks one of `eligible`.
-    pub(super) fn next(&mut self, eligible: &ServerMask) -> Option<usize> {
-        self.next_among(eligible, |_| true)
-    }
-
-    /// Picks one of those `eligible` for which `wanted` holds; the others' positions do not move.
-    pub(super) fn next_among(
-        &mut self,
-        eligible: &ServerMask,
-        wanted: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        let mut total = 0;
-        let mut best: Option<(usize, i64)> = None;
-        for (index, turn) in self.servers.iter_mut().enumerate() {
-            if !eligible.contains(index) || !wanted(index) {
-                continue;
-            }
-            turn.current += turn.effective;
-            total += turn.effective;
-            if turn.effective < turn.weight {
-                turn.effective += 1;
-            }
-            if best.is_none_or(|(_, current)| turn.current > current) {
-                best = Some((index, turn.current));
-            }
-        }
-        let (best, _) = best?;
-        if let Some(turn) = self.servers.get_mut(best) {
-            turn.current -= total;
-        }
-        Some(best)
     }
 
     /// Fills the rest of `choices`: a pick first if one is asked for, then those that would come next.
     pub(super) fn fill(&mut self, eligible: &ServerMask, advance: Advance, choices: &mut Choices) {
-        let mut left = *eligible;
-        choices.iter().for_each(|server| left.remove(server));
-        if advance == Advance::First && choices.is_empty() {
-            let Some(picked) = self.next(&left) else {
+        self.fill_among(eligible, |_, _| true, advance, choices);
+    }
+
+    /// As [`Turns::fill`], among those `eligible` that are `wanted` (given index and weight); the others' positions do not move.
+    ///
+    /// Who stands by is who would be picked next with those before it left out, and nobody but a winner pays; so the value that
+    /// a server would have at each further pick is known at once, and one pass over the group finds all of them.
+    pub(super) fn fill_among(
+        &mut self,
+        eligible: &ServerMask,
+        wanted: impl Fn(usize, u16) -> bool,
+        advance: Advance,
+        choices: &mut Choices,
+    ) {
+        let picks = advance == Advance::First && choices.is_empty();
+        let places = choices.room();
+        let mut rounds = [Leaders::default(); ENDPOINTS_MAX];
+        let mut total = 0;
+        for server in eligible.iter() {
+            let Some(turn) = self.servers.get_mut(server) else {
+                break;
+            };
+            if choices.contains(server) || !wanted(server, turn.weight) {
+                continue;
+            }
+            let mut ahead = *turn;
+            if picks {
+                total += turn.gain();
+            }
+            for (place, leaders) in (1..).zip(rounds.iter_mut().take(places)) {
+                ahead.gain();
+                leaders.offer(ahead.current, server, place);
+            }
+        }
+        for (place, leaders) in rounds.iter().take(places).enumerate() {
+            let Some(winner) = leaders.first_not_in(choices) else {
                 return;
             };
-            choices.push(picked);
-            left.remove(picked);
-        }
-        self.look_ahead(left, choices);
-    }
-
-    /// Appends those of `left` that would be picked next, each with those before it left out. Moves nothing.
-    pub(super) fn look_ahead(&mut self, mut left: ServerMask, choices: &mut Choices) {
-        if choices.is_full() || left.is_empty() {
-            return;
-        }
-        self.ahead.clear();
-        self.ahead
-            .extend(self.servers.iter().map(|turn| turn.current));
-        // Each round takes one server out of `left`, and there are no more rounds than places.
-        while !choices.is_full() {
-            let mut total = 0;
-            let mut best: Option<(usize, i64)> = None;
-            for (index, (turn, current)) in self.servers.iter().zip(&mut self.ahead).enumerate() {
-                if left.contains(index) {
-                    *current += turn.effective;
-                    total += turn.effective;
-                    if best.is_none_or(|(_, best)| *current > best) {
-                        best = Some((index, *current));
-                    }
-                }
+            if picks
+                && place == 0
+                && let Some(turn) = self.servers.get_mut(winner)
+            {
+                turn.current -= total;
             }
-            let Some((best, _)) = best else { return };
-            if let Some(current) = self.ahead.get_mut(best) {
-                *current -= total;
-            }
-            left.remove(best);
-            choices.push(best);
+            choices.push(winner);
         }
     }
 
-    pub(super) fn charge(&mut self, charge: &Charge) {
+    pub(super) fn charge(&mut self, charge: &Charge<'_>) {
         match charge {
             Charge::Failed { server } => {
                 if let Some(turn) = self.servers.get_mut(*server) {
-                    turn.effective = (turn.effective - turn.failure_costs).max(0);
+                    turn.effective = (turn.effective - i32::from(turn.failure_costs)).max(0);
                 }
             }
-            // As `next_among` would, had it been asked then: everybody who could have been picked gains, `server` pays.
+            // As a pick would, had it been asked for then: everybody who could have been picked gains, `server` pays.
             Charge::Used {
                 server,
                 tried,
                 eligible,
             } => {
                 let mut total = 0;
-                for (index, turn) in self.servers.iter_mut().enumerate() {
-                    if eligible.contains(index) && !tried.contains(index) {
-                        turn.current += turn.effective;
-                        total += turn.effective;
-                        if turn.effective < turn.weight {
-                            turn.effective += 1;
-                        }
+                for index in eligible.iter().filter(|index| !tried.contains(*index)) {
+                    if let Some(turn) = self.servers.get_mut(index) {
+                        total += turn.gain();
                     }
                 }
                 if let Some(turn) = self.servers.get_mut(*server) {
@@ -187,9 +160,54 @@ impl Turns {
     }
 }
 
+/// Those with the greatest values in one round, the first of equals first: one more than can be gone by then.
+#[derive(Debug, Clone, Copy, Default)]
+struct Leaders {
+    best: [(i64, u16); ENDPOINTS_MAX],
+    len: u8,
+}
+
+impl Leaders {
+    fn offer(&mut self, value: i64, server: usize, keep: usize) {
+        let len = usize::from(self.len);
+        if len >= keep
+            && self
+                .best
+                .get(keep - 1)
+                .is_none_or(|(worst, _)| value <= *worst)
+        {
+            return;
+        }
+        let Ok(server) = u16::try_from(server) else {
+            return;
+        };
+        if len < keep {
+            self.len += 1;
+        }
+        let mut carried = (value, server);
+        for (index, place) in self.best.iter_mut().take(keep).enumerate() {
+            if index >= len {
+                *place = carried;
+                break;
+            }
+            if carried.0 > place.0 {
+                std::mem::swap(place, &mut carried);
+            }
+        }
+    }
+
+    fn first_not_in(&self, choices: &Choices) -> Option<usize> {
+        self.best
+            .iter()
+            .take(usize::from(self.len))
+            .map(|(_, server)| usize::from(*server))
+            .find(|server| !choices.contains(*server))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::laws::{Group, letters};
+    use super::super::laws::{Group, letters, shares};
     use super::*;
     use crate::balance::Algorithm;
 
@@ -240,16 +258,8 @@ mod tests {
     #[test]
     fn a_failure_costs_weight_and_every_round_gives_one_back() {
         let mut turns = Turns::default();
-        let shares = [
-            Share {
-                weight: 4,
-                max_fails: 2,
-            },
-            Share {
-                weight: 4,
-                max_fails: 0,
-            },
-        ];
+        let mut shares = shares(&[4, 4]);
+        shares[0].max_fails = 2;
         let both = ServerMask::first(2);
         turns.rebuild(&shares, &both, 0);
         turns.charge(&Charge::Failed { server: 0 });
@@ -261,7 +271,12 @@ mod tests {
         turns.charge(&Charge::Failed { server: 0 });
         turns.charge(&Charge::Failed { server: 0 });
         assert_eq!(turns.servers[0].effective, 0);
-        let picks: Vec<usize> = (0..6).filter_map(|_| turns.next(&both)).collect();
+        let mut pick = || {
+            let mut choices = Choices::with_limit(1);
+            turns.fill(&both, Advance::First, &mut choices);
+            choices.get(0)
+        };
+        let picks: Vec<usize> = (0..6).filter_map(|_| pick()).collect();
         // A's effective weight 0, 1, 2, 3, 4, 4 against B's 4: the sums of nginx's rule worked out by hand.
         assert_eq!(letters(&picks), "BBABAB");
         assert_eq!(turns.servers[0].effective, 4);

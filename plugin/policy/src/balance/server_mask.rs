@@ -1,57 +1,140 @@
 //! A set of servers of one group, one bit each.
+//!
+//! It is as large as its group and lives as long: a pool keeps it up to date and lends it to its method, so that a request
+//! neither allocates nor copies one. Who was chosen already is asked of the choices, never taken out of a copy.
 
 const BITS: usize = u64::BITS as usize;
-const WORDS: usize = 4;
 
 /// Indexes of servers below [`ServerMask::SERVERS_MAX`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ServerMask([u64; WORDS]);
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServerMask {
+    words: Vec<u64>,
+    count: usize,
+}
 
 impl ServerMask {
     /// Most servers of one group.
-    pub const SERVERS_MAX: usize = WORDS * BITS;
+    pub const SERVERS_MAX: usize = 10_000;
+
+    /// None of `size` servers.
+    pub fn none(size: usize) -> Self {
+        Self {
+            words: vec![0; size.min(Self::SERVERS_MAX).div_ceil(BITS)],
+            count: 0,
+        }
+    }
 
     /// The first `count` servers.
     pub fn first(count: usize) -> Self {
-        let mut mask = Self::default();
-        (0..count.min(Self::SERVERS_MAX)).for_each(|server| mask.insert(server));
+        let count = count.min(Self::SERVERS_MAX);
+        let mut mask = Self::none(count);
+        (0..count).for_each(|server| mask.insert(server));
         mask
     }
 
+    /// Takes a server in; nothing happens to one that is not of the group.
     pub fn insert(&mut self, server: usize) {
-        if let Some(word) = self.0.get_mut(server / BITS) {
-            *word |= 1 << (server % BITS);
+        if let Some(word) = self.words.get_mut(server / BITS) {
+            let bit = 1 << (server % BITS);
+            self.count += usize::from(*word & bit == 0);
+            *word |= bit;
         }
     }
 
     pub fn remove(&mut self, server: usize) {
-        if let Some(word) = self.0.get_mut(server / BITS) {
-            *word &= !(1 << (server % BITS));
+        if let Some(word) = self.words.get_mut(server / BITS) {
+            let bit = 1 << (server % BITS);
+            self.count -= usize::from(*word & bit != 0);
+            *word &= !bit;
         }
     }
 
     pub fn contains(&self, server: usize) -> bool {
-        self.0
+        self.words
             .get(server / BITS)
             .is_some_and(|word| word >> (server % BITS) & 1 == 1)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
+        self.count == 0
     }
 
-    /// How many servers are in it.
+    /// How many servers are in it: known, not counted.
     pub fn count(&self) -> usize {
-        self.0.iter().map(|word| word.count_ones() as usize).sum()
+        self.count
     }
 
-    /// Those that are not in `other`.
-    #[must_use]
-    pub fn without(mut self, other: &Self) -> Self {
-        self.0
-            .iter_mut()
-            .zip(&other.0)
-            .for_each(|(word, other)| *word &= !other);
-        self
+    /// The servers in it, in their order.
+    pub fn iter(&self) -> Servers<'_> {
+        Servers {
+            words: self.words.iter(),
+            word: 0,
+            base: 0,
+            next_base: 0,
+        }
+    }
+}
+
+/// The servers of a mask, the lowest index first.
+#[derive(Debug, Clone)]
+pub struct Servers<'a> {
+    words: std::slice::Iter<'a, u64>,
+    /// What is left of the word that is being read.
+    word: u64,
+    base: usize,
+    next_base: usize,
+}
+
+impl Iterator for Servers<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        // Ends: each round takes a word.
+        while self.word == 0 {
+            self.word = *self.words.next()?;
+            self.base = self.next_base;
+            self.next_base += BITS;
+        }
+        let server = self.base + self.word.trailing_zeros() as usize;
+        self.word &= self.word - 1;
+        Some(server)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn is_the_set_of_what_was_put_in_and_not_taken_out() {
+        proptest!(|(size in 0usize..300, steps in proptest::collection::vec((0usize..300, any::<bool>()), 0..80))| {
+            let (mut mask, mut set) = (ServerMask::none(size), BTreeSet::new());
+            for (server, inserted) in steps.into_iter().filter(|(server, _)| *server < size) {
+                if inserted {
+                    mask.insert(server);
+                    set.insert(server);
+                } else {
+                    mask.remove(server);
+                    set.remove(&server);
+                }
+            }
+            prop_assert_eq!(mask.iter().collect::<Vec<_>>(), set.iter().copied().collect::<Vec<_>>());
+            prop_assert_eq!((mask.count(), mask.is_empty()), (set.len(), set.is_empty()));
+            prop_assert!((0..300).all(|server| mask.contains(server) == set.contains(&server)));
+        });
+    }
+
+    #[test]
+    fn is_as_large_as_the_largest_group() {
+        let mut mask = ServerMask::first(ServerMask::SERVERS_MAX + 1_000);
+        assert_eq!(mask.count(), 10_000);
+        mask.insert(1_000_000);
+        assert_eq!(mask.count(), 10_000);
+        mask.remove(9_999);
+        assert_eq!(mask.iter().last(), Some(9_998));
     }
 }

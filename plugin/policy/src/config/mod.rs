@@ -10,7 +10,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::balance::Algorithm;
-use crate::exchange::HeaderTemplates;
+use crate::exchange::{HashKey, HeaderTemplates};
 use crate::routing::Router;
 
 pub use crate::client_ip::RealIp;
@@ -20,6 +20,7 @@ pub mod units;
 mod addresses;
 mod document;
 mod filter;
+mod hashing;
 mod names;
 mod pools;
 mod real_ip;
@@ -32,8 +33,8 @@ pub use filter::{FilterConfig, ListenerIdentity, Mode, filter_configuration};
 pub use names::{check_name, nearest};
 
 /// Most pools of one configuration.
-pub const POOLS_MAX: usize = 256;
-/// Most servers of one pool; the width of the eligibility masks.
+pub const POOLS_MAX: usize = 1_024;
+/// Most servers of one pool.
 pub const SERVERS_MAX: usize = crate::balance::ServerMask::SERVERS_MAX;
 /// Most routes of one configuration; the width of the route sets.
 pub const ROUTES_MAX: usize = crate::routing::ROUTES_MAX;
@@ -119,6 +120,10 @@ pub struct PoolConfig {
     pub algorithm: Algorithm,
     /// In the order of the file; at least one, at most [`SERVERS_MAX`], at least one of them primary.
     pub servers: Vec<ServerConfig>,
+    /// What the method hashes; `None` if it hashes no key.
+    pub hash_key: Option<HashKey>,
+    /// Most load of a server in percent of its share (101 and more), under methods that hash; `None`: no bound.
+    pub hash_balance_factor: Option<u16>,
     /// Further servers to try after the first: 0–7.
     pub retries: u8,
     pub keepalive: Keepalive,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::addresses::server_address;
 use super::document::{KeepaliveDocument, Named, PoolDocument, ServerDocument, TimeoutsDocument};
+use super::hashing::{hash_balance_factor, hash_key};
 use super::names::check_name;
 use super::units::parse_duration;
 use super::unserved::{NOT_SERVED, refuse};
@@ -65,6 +66,8 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
         name: name.to_owned(),
         algorithm,
         servers,
+        hash_key: hash_key(&path, document, algorithm)?,
+        hash_balance_factor: hash_balance_factor(&path, document, algorithm)?,
         retries,
         keepalive: keepalive(&format!("{path}.keepalive"), document.keepalive.as_ref())?,
         timeouts: timeouts(&format!("{path}.timeouts"), document.timeouts.as_ref())?,
@@ -88,7 +91,6 @@ fn refuse_what_is_not_served(path: &str, pool: &PoolDocument) -> Result<(), Conf
         }
     }
     let keys = [
-        ("hash_key", &pool.hash_key),
         ("health", &pool.health),
         ("sticky", &pool.sticky),
         ("panic_below", &pool.panic_below),

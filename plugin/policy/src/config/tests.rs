@@ -312,7 +312,7 @@ fn wrong_pools_are_refused() {
     refused(
         with_pool_key("servers", json!(many)),
         "pools.shop.servers",
-        "at most 256",
+        "at most 10000",
     );
 }
 
@@ -323,7 +323,6 @@ fn what_is_not_served_yet_is_refused_by_name() {
         ("sticky", json!({"mode": "session"})),
         ("queue", json!({"length": 1})),
         ("panic_below", json!(50)),
-        ("hash_key", json!("$uri")),
         ("protocol", json!("mysql")),
         ("role", json!("writer")),
         ("greeting_timeout", json!("5s")),
@@ -331,7 +330,6 @@ fn what_is_not_served_yet_is_refused_by_name() {
         ("on_down", json!("close")),
         ("proxy_protocol", json!("v2")),
         ("mode", json!("tcp")),
-        ("balance", json!("maglev")),
         ("balance", json!("wrr")),
         ("balance", json!("first")),
     ];

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::edits::Edits;
 use super::forwarded::{Peer, must_go};
+use super::hash_key::KeyFacts;
 use super::template::{HeaderTemplates, Values, make_request_id};
 use crate::balance::{Choices, Facts};
 use crate::client_ip::{AddressHeader, RealIp, write_ip};
@@ -31,6 +32,8 @@ pub struct Policy {
     makes_request_ids: MakesRequestIds,
     router: Router,
     pools: Vec<Pool>,
+    /// The key of the request that is being decided about: kept between requests to spare an allocation.
+    hash_key: Vec<u8>,
     no_route: u64,
 }
 
@@ -112,6 +115,7 @@ impl Policy {
                 .iter()
                 .map(|pool| Pool::new(pool, in_flight, start))
                 .collect(),
+            hash_key: Vec::new(),
             no_route: 0,
         }
     }
@@ -178,13 +182,21 @@ impl Policy {
             return decided(Decision::NoRoute);
         };
         before_choice(pool);
-        let choices = pool.choose(
-            &Facts {
+        self.hash_key.clear();
+        if let Some(template) = pool.hash_key() {
+            let facts = KeyFacts {
+                path: noted.path,
+                host: noted.host,
                 client,
-                hash_key: b"",
-            },
-            random,
-        );
+                pairs: &head.pairs,
+            };
+            template.write(&facts, &mut self.hash_key);
+        }
+        let facts = Facts {
+            client,
+            hash_key: &self.hash_key,
+        };
+        let choices = pool.choose(&facts, random);
         if choices.is_empty() {
             return decided(Decision::NoServer { pool: pool_index });
         }

@@ -10,6 +10,7 @@
 mod decision;
 mod edits;
 mod forwarded;
+mod hash_key;
 mod lifetime;
 mod pairs;
 mod template;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use decision::{Decided, Decision, Explain, Head, Policy};
 pub use edits::{Edit, Edits};
+pub use hash_key::HashKey;
 pub use lifetime::{Answer, Exchange, LastAttempt};
 pub use pairs::Pairs;
 pub use template::{HeaderTemplates, Template};

@@ -10,9 +10,12 @@ use super::attempts_watch::AttemptsWatch;
 use super::load_record::{CHUNK_SERVERS, LoadRecord};
 use super::{AdminChange, InFlight, LOAD_READ_INTERVAL_MS, Members, SharedData, Slots, id_hash};
 use crate::balance::{
-    Advance, Algorithm, Balancer, Charge, Choices, Facts, LoadNeed, Question, ServerMask, Share,
+    Advance, Algorithm, Balancer, Charge, Choices, Facts, LoadNeed, Parameters, Question,
+    ServerMask, Share,
 };
 use crate::config::{AdminState, PoolConfig, ServerConfig, Tier};
+use crate::contract::ENDPOINTS_MAX;
+use crate::exchange::HashKey;
 use crate::random::Sequence;
 
 /// Servers, and how one of them is chosen.
@@ -24,8 +27,11 @@ pub struct Pool {
     servers: Vec<Server>,
     primary: Group,
     backup: Group,
+    hash_key: Option<HashKey>,
+    /// The bound of a hashing method: then it looks at load.
+    hash_balance_factor: Option<u16>,
     /// Hash of a server's id and its index, sorted.
-    by_hash: Vec<(u64, usize)>,
+    by_hash: Vec<(u64, u16)>,
     /// Requests of other VMs in flight, by server.
     others: Vec<u32>,
     /// When they were read last.
@@ -73,8 +79,18 @@ struct Group {
     first: usize,
     count: usize,
     eligible: ServerMask,
-    /// Requests in flight when load matters, own and others'.
+    /// Requests in flight, own and others'; empty when load does not matter. Own ones are counted here as they come and go;
+    /// what an older configuration's streams do in the same cells is seen when others' load is read.
     in_flight: Vec<u32>,
+    tables: Tables,
+}
+
+/// Whether the method has taken over the group as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tables {
+    /// At the next pick: a group that is never used costs nothing.
+    ToBuild,
+    Built,
 }
 
 impl Pool {
@@ -94,20 +110,28 @@ impl Pool {
             .iter()
             .map(|server| Server::new(server, in_flight.cell(&config.name, &server.id)))
             .collect();
-        let mut by_hash: Vec<(u64, usize)> = servers
+        let mut by_hash: Vec<(u64, u16)> = servers
             .iter()
-            .enumerate()
-            .map(|(index, server)| (server.hash, index))
+            .zip(0..)
+            .map(|(server, index)| (server.hash, index))
             .collect();
         by_hash.sort_unstable();
-        let group = |first, count| Group::new(config.algorithm, first, count);
+        let parameters = Parameters {
+            hash_balance_factor: config.hash_balance_factor,
+        };
+        let group = |first, count| {
+            let balancer = config.algorithm.build(&parameters);
+            Group::new(balancer, first, count)
+        };
         let mut pool = Self {
             name: config.name.clone(),
             algorithm: config.algorithm,
             retries: config.retries,
             primary: group(0, primaries),
             backup: group(primaries, servers.len().saturating_sub(primaries)),
-            others: vec![0; servers.len()],
+            hash_key: config.hash_key.clone(),
+            hash_balance_factor: config.hash_balance_factor,
+            others: Vec::new(),
             others_read_ms: None,
             servers,
             by_hash,
@@ -119,7 +143,11 @@ impl Pool {
             key: Vec::new(),
             value: Vec::new(),
         };
-        pool.rebuild();
+        pool.note_eligible();
+        if pool.needs_load() {
+            pool.others = vec![0; pool.servers.len()];
+            pool.sum_load();
+        }
         pool
     }
 
@@ -159,15 +187,20 @@ impl Pool {
             .position(|server| server.endpoint.as_bytes() == endpoint)
     }
 
+    /// What the method hashes; `None` if it hashes no key: then nobody need make one.
+    pub fn hash_key(&self) -> Option<&HashKey> {
+        self.hash_key.as_ref()
+    }
+
     pub fn needs_load(&self) -> bool {
-        self.algorithm.load_need() == LoadNeed::InFlight
+        self.algorithm.load_need() != LoadNeed::None || self.hash_balance_factor.is_some()
     }
 
     /// Begins turns where the VM in this slot begins them; nothing happens if they begin there already.
     pub fn start_at(&mut self, slot: u32) {
         if self.start != slot {
             self.start = slot;
-            self.rebuild();
+            self.rebuild_at_next_pick();
         }
     }
 
@@ -175,11 +208,12 @@ impl Pool {
     /// none is eligible.
     pub fn choose(&mut self, facts: &Facts<'_>, random: &mut Sequence) -> Choices {
         let mut choices = Choices::with_limit(usize::from(self.retries) + 1);
-        if self.needs_load() {
-            self.sum_load();
+        for group in [&mut self.primary, &mut self.backup] {
+            if !choices.is_full() && !group.eligible.is_empty() {
+                group.build_tables(&self.servers, self.start);
+                group.choose(facts, random, &mut choices);
+            }
         }
-        self.primary.choose(facts, random, &mut choices);
-        self.backup.choose(facts, random, &mut choices);
         match choices
             .get(0)
             .and_then(|picked| self.servers.get_mut(picked))
@@ -198,20 +232,20 @@ impl Pool {
     /// The first `failed` entries of a list failed; those after the first that were used are charged in their order.
     pub fn charge(&mut self, choices: &Choices, used: usize, failed: usize) {
         self.watch.saw(used);
-        let mut tried = ServerMask::default();
         for (place, server) in choices.iter().enumerate().take(used) {
-            let group = if server < self.backup.first {
-                &mut self.primary
-            } else {
-                &mut self.backup
-            };
+            let group = self.group_of(server);
             let local = server.saturating_sub(group.first);
             if place > 0 {
-                let local_tried = group.local(&tried);
+                let mut tried = Choices::with_limit(ENDPOINTS_MAX);
+                let before = choices.iter().take(place);
+                let of_group = before.filter_map(|server| server.checked_sub(group.first));
+                of_group
+                    .filter(|server| *server < group.count)
+                    .for_each(|server| tried.push(server));
                 group.balancer.charge(&Charge::Used {
                     server: local,
-                    tried: local_tried,
-                    eligible: group.eligible,
+                    tried: &tried,
+                    eligible: &group.eligible,
                 });
             }
             if place < failed {
@@ -220,25 +254,26 @@ impl Pool {
                     server.counters.failures += 1;
                 }
             }
-            tried.insert(server);
         }
     }
 
     /// One more request is in flight on `server`.
     pub fn began(&mut self, server: usize) {
-        if let Some(server) = self.servers.get(server) {
-            server
-                .in_flight
-                .set(server.in_flight.get().saturating_add(1));
-        }
+        self.count(server, |in_flight| in_flight.saturating_add(1));
     }
 
     /// One less.
     pub fn ended(&mut self, server: usize) {
+        self.count(server, |in_flight| in_flight.saturating_sub(1));
+    }
+
+    fn count(&mut self, server: usize, change: impl Fn(u32) -> u32) {
         if let Some(server) = self.servers.get(server) {
-            server
-                .in_flight
-                .set(server.in_flight.get().saturating_sub(1));
+            server.in_flight.set(change(server.in_flight.get()));
+        }
+        let group = self.group_of(server);
+        if let Some(in_flight) = group.in_flight.get_mut(server.saturating_sub(group.first)) {
+            *in_flight = change(*in_flight);
         }
     }
 
@@ -298,13 +333,7 @@ impl Pool {
                     break;
                 };
                 for (hash, count) in record.counts() {
-                    let found = self
-                        .by_hash
-                        .binary_search_by_key(&hash, |(hash, _)| *hash)
-                        .ok();
-                    let index = found
-                        .and_then(|place| self.by_hash.get(place))
-                        .map(|(_, index)| *index);
+                    let index = self.by_hash(hash);
                     if let Some(others) = index.and_then(|index| self.others.get_mut(index)) {
                         *others = others.saturating_add(count);
                     }
@@ -314,6 +343,7 @@ impl Pool {
                 }
             }
         }
+        self.sum_load();
     }
 
     /// Each tick: reads what operators changed, and rebuilds if they did.
@@ -331,24 +361,45 @@ impl Pool {
         }
     }
 
-    /// Takes over what operators changed.
+    /// Takes over what operators changed. Turns begin anew only if a weight or an address did: who is drained leaves his turns to
+    /// the others, and they go on.
     pub fn apply(&mut self, members: &Members) {
         self.members_version = Some(members.version);
+        let mut changed = false;
         for member in &members.servers {
-            if let Some(server) = self
-                .servers
-                .iter_mut()
-                .find(|server| server.id == member.id)
-            {
-                server.weight = member.weight;
-                server.endpoint = member.address.to_string();
-                server.eligible = match member.admin {
-                    AdminChange::Ready => Eligibility::Eligible,
-                    AdminChange::Drain | AdminChange::Maint => Eligibility::NotEligible,
-                };
-            }
+            let index = self.by_id(&member.id);
+            let Some(server) = index.and_then(|index| self.servers.get_mut(index)) else {
+                continue;
+            };
+            let endpoint = member.address.to_string();
+            changed |= server.weight != member.weight || server.endpoint != endpoint;
+            server.weight = member.weight;
+            server.endpoint = endpoint;
+            server.eligible = match member.admin {
+                AdminChange::Ready => Eligibility::Eligible,
+                AdminChange::Drain | AdminChange::Maint => Eligibility::NotEligible,
+            };
         }
-        self.rebuild();
+        self.note_eligible();
+        if changed {
+            self.rebuild_at_next_pick();
+        }
+    }
+
+    /// The index of the server with this id.
+    fn by_id(&self, id: &str) -> Option<usize> {
+        self.by_hash(id_hash(id))
+            .filter(|index| self.id(*index) == id)
+    }
+
+    fn by_hash(&self, hash: u64) -> Option<usize> {
+        let place = self
+            .by_hash
+            .binary_search_by_key(&hash, |(hash, _)| *hash)
+            .ok()?;
+        self.by_hash
+            .get(place)
+            .map(|(_, index)| usize::from(*index))
     }
 
     /// Counters of each server since they were taken last, and of requests for which no server was eligible.
@@ -362,23 +413,28 @@ impl Pool {
         std::mem::take(&mut self.no_server)
     }
 
-    fn rebuild(&mut self) {
+    fn group_of(&mut self, server: usize) -> &mut Group {
+        if server < self.backup.first {
+            &mut self.primary
+        } else {
+            &mut self.backup
+        }
+    }
+
+    fn rebuild_at_next_pick(&mut self) {
+        self.primary.tables = Tables::ToBuild;
+        self.backup.tables = Tables::ToBuild;
+    }
+
+    fn note_eligible(&mut self) {
         for group in [&mut self.primary, &mut self.backup] {
+            group.eligible = ServerMask::none(group.count);
             let servers = self.servers.iter().skip(group.first).take(group.count);
-            let shares: Vec<Share> = servers
-                .clone()
-                .map(|server| Share {
-                    weight: server.weight,
-                    max_fails: 0,
-                })
-                .collect();
-            group.eligible = ServerMask::default();
             for (index, server) in servers.enumerate() {
                 if server.eligible == Eligibility::Eligible {
                     group.eligible.insert(index);
                 }
             }
-            group.balancer.rebuild(&shares, &group.eligible, self.start);
         }
     }
 
@@ -417,32 +473,50 @@ impl Server {
 }
 
 impl Group {
-    fn new(algorithm: Algorithm, first: usize, count: usize) -> Self {
+    fn new(balancer: Box<dyn Balancer>, first: usize, count: usize) -> Self {
         Self {
-            balancer: algorithm.build(),
+            balancer,
             first,
             count,
-            eligible: ServerMask::default(),
+            eligible: ServerMask::none(count),
             in_flight: Vec::new(),
+            tables: Tables::ToBuild,
         }
+    }
+
+    /// Hands the group to its method, if that was not done since it changed last.
+    fn build_tables(&mut self, servers: &[Server], start: u32) {
+        if self.tables == Tables::Built {
+            return;
+        }
+        self.tables = Tables::Built;
+        let servers = servers.iter().skip(self.first).take(self.count);
+        let shares: Vec<Share<'_>> = servers
+            .map(|server| Share {
+                weight: server.weight,
+                max_fails: 0,
+                id: &server.id,
+                endpoint: &server.endpoint,
+            })
+            .collect();
+        self.balancer.rebuild(&shares, &self.eligible, start);
     }
 
     /// Appends this group's servers to the pool's choices; picks one if the choices are still empty.
     fn choose(&mut self, facts: &Facts<'_>, random: &mut Sequence, choices: &mut Choices) {
-        if choices.is_full() || self.eligible.is_empty() {
-            return;
-        }
         let advance = if choices.is_empty() {
             Advance::First
         } else {
             Advance::Nothing
         };
         let mut own = Choices::with_limit(choices.room());
-        let eligible = self.eligible;
         self.balancer.pick(
             &mut Question {
-                eligible,
+                eligible: &self.eligible,
                 in_flight: &self.in_flight,
+                idle: &[],
+                latency: &[],
+                now_us: 0,
                 facts,
                 random,
                 advance,
@@ -451,14 +525,5 @@ impl Group {
         );
         own.iter()
             .for_each(|server| choices.push(self.first + server));
-    }
-
-    /// Those of the pool's servers that are in this group, by their index in it.
-    fn local(&self, servers: &ServerMask) -> ServerMask {
-        let mut local = ServerMask::default();
-        (0..self.count)
-            .filter(|index| servers.contains(self.first + index))
-            .for_each(|index| local.insert(index));
-        local
     }
 }
