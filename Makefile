@@ -19,10 +19,11 @@ test:
 	$(TARGET)/debug/evenkeel seal --out $(EVENKEEL)-debug
 	EVENKEEL_BIN=$(EVENKEEL)-debug cargo test
 
-# Side by side with nginx, HAProxy and Envoy: a table for the README. Takes about an hour of a quiet machine.
+# Side by side with nginx, HAProxy and Envoy: a table for the README. Takes about an hour of a quiet machine. One part of it, or what
+# it leaves out: make bench BENCH=rebuild
 bench: build
 	deploy/install-peers.sh
-	EVENKEEL_BIN=$(EVENKEEL) cargo run --release --package evenkeel-tests --bin bench
+	EVENKEEL_BIN=$(EVENKEEL) cargo run --release --package evenkeel-tests --bin bench -- $(BENCH)
 
 # The long forms of the tests that have one.
 soak:
@@ -30,6 +31,7 @@ soak:
 	cargo build
 	$(TARGET)/debug/evenkeel seal --out $(EVENKEEL)-debug
 	EVENKEEL_BIN=$(EVENKEEL)-debug EVENKEEL_SOAK=1 cargo test --package evenkeel-tests --test e2e
+	EVENKEEL_SOAK=1 cargo test --package evenkeel-host --test it hostile::
 
 lint:
 	cargo fmt --all --check

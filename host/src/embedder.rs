@@ -44,6 +44,8 @@ pub enum Attribute {
     ResponseFlags,
     ResponseSize,
     ResponseTotalSize,
+    /// From the request's first byte to the server until the response's last byte from it.
+    ResponseBackendLatency,
     ClusterName,
     RouteName,
     ListenerDirection,

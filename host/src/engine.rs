@@ -76,6 +76,11 @@ impl Engine {
         })
     }
 
+    /// Everything that a module may import: module and name.
+    pub fn imports(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.shared.imports.iter()
+    }
+
     /// Compiles for [`Module::load`]. For build time: native code for this machine's features.
     pub fn precompile(&self, wasm: &[u8]) -> Result<Vec<u8>, ModuleError> {
         precompiled::make(&self.shared.engine, wasm).map_err(malformed)

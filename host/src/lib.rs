@@ -27,6 +27,7 @@ pub mod tcp_filters;
 
 mod callbacks;
 mod calling;
+mod calls;
 mod contexts;
 mod custom_section;
 mod engine;

@@ -15,8 +15,23 @@ const PROPERTY_PREFIX: &[u8] = b"wasm.";
 
 struct Entry {
     property: bool,
-    key: Vec<u8>,
-    value: Vec<u8>,
+    key_length: usize,
+    /// The key, then the value: one allocation.
+    text: Vec<u8>,
+}
+
+impl Entry {
+    fn key(&self) -> &[u8] {
+        self.text.get(..self.key_length).unwrap_or_default()
+    }
+
+    fn value(&self) -> &[u8] {
+        self.text.get(self.key_length..).unwrap_or_default()
+    }
+
+    fn is(&self, property: bool, key: &[u8]) -> bool {
+        self.property == property && self.key() == key
+    }
 }
 
 #[derive(Default)]
@@ -47,8 +62,8 @@ impl Published {
     fn find(&self, property: bool, key: &[u8]) -> Option<&[u8]> {
         self.entries
             .iter()
-            .find(|entry| entry.property == property && entry.key == key)
-            .map(|entry| entry.value.as_slice())
+            .find(|entry| entry.is(property, key))
+            .map(Entry::value)
     }
 
     fn set(&mut self, property: bool, key: &[u8], value: &[u8]) -> bool {
@@ -58,10 +73,10 @@ impl Published {
         if let Some(entry) = self
             .entries
             .iter_mut()
-            .find(|entry| entry.property == property && entry.key == key)
+            .find(|entry| entry.is(property, key))
         {
-            entry.value.clear();
-            entry.value.extend_from_slice(value);
+            entry.text.truncate(entry.key_length);
+            entry.text.extend_from_slice(value);
             return true;
         }
         if self.entries.len() >= ENTRIES_MAX {
@@ -69,8 +84,8 @@ impl Published {
         }
         self.entries.push(Entry {
             property,
-            key: key.to_vec(),
-            value: value.to_vec(),
+            key_length: key.len(),
+            text: [key, value].concat(),
         });
         true
     }

@@ -21,6 +21,15 @@ pub(crate) enum Raised {
     Failed,
 }
 
+impl Raised {
+    fn local_reply(&mut self) -> Option<&mut LocalReply> {
+        match self {
+            Raised::LocalReply(reply) => Some(reply),
+            _ => None,
+        }
+    }
+}
+
 /// The owner's stream.
 pub(crate) enum Owner {
     Http(Rc<dyn HttpStream>),
@@ -53,7 +62,14 @@ impl StreamShared {
             Raised::Continue { filter, direction } => {
                 !known.iter().any(|other| matches!(other, Raised::Continue { filter: f, direction: d } if f == filter && d == direction))
             }
-            Raised::LocalReply(_) => !known.iter().any(|other| matches!(other, Raised::LocalReply(_))),
+            Raised::LocalReply(reply) => match known.iter_mut().find_map(Raised::local_reply) {
+                // The first is sent; what is told of it are the details of the last, as in Envoy.
+                Some(first) => {
+                    first.details.clone_from(&reply.details);
+                    false
+                }
+                None => true,
+            },
             Raised::Close => !known.iter().any(|other| matches!(other, Raised::Close)),
             Raised::Failed => !self.failed.replace(true),
         };

@@ -15,6 +15,13 @@ pub(crate) const NAME_BYTES_MAX: usize = 256;
 pub(crate) const MESSAGES_MAX: usize = 10_000;
 /// Most bytes waiting in one queue.
 pub(crate) const BYTES_MAX: usize = 16 << 20;
+/// Most bytes waiting in all queues of a process, each message counted with [`MESSAGE_COST`].
+pub(crate) const TOTAL_BYTES_MAX: usize = 64 << 20;
+/// What a message costs besides its bytes.
+const MESSAGE_COST: usize = 64;
+/// How often a consumer is told of messages it has fetched already. A consumer is told once for each message, as in Envoy; one that
+/// sends to itself and fetches within one callback would otherwise pile up news without end.
+const STALE_NEWS_MAX: usize = 1000;
 
 /// Whom a queue tells.
 pub(crate) struct Consumer {
@@ -28,11 +35,15 @@ struct Queue {
     consumer: Consumer,
     messages: VecDeque<Vec<u8>>,
     bytes: usize,
+    /// How often the consumer has been told and has not been called yet.
+    news: usize,
 }
 
 #[derive(Default)]
 struct Table {
     queues: HashMap<u32, Queue>,
+    /// Of all queues, with [`MESSAGE_COST`].
+    bytes: usize,
     last: u32,
 }
 
@@ -57,6 +68,7 @@ impl Queues {
         if let Some(id) = table.find(vm_id, name) {
             if let Some(queue) = table.queues.get_mut(&id) {
                 queue.consumer = consumer;
+                queue.news = 0;
             }
             return Some(id);
         }
@@ -71,6 +83,7 @@ impl Queues {
             consumer,
             messages: VecDeque::new(),
             bytes: 0,
+            news: 0,
         };
         table.queues.insert(id, queue);
         Some(id)
@@ -84,15 +97,24 @@ impl Queues {
     pub(crate) fn send(&self, id: u32, message: &[u8]) -> Sent {
         let (waker, root_context) = {
             let mut table = self.table();
+            let total = table.bytes.saturating_add(message.len() + MESSAGE_COST);
             let Some(queue) = table.queues.get_mut(&id) else {
                 return Sent::NoSuchQueue;
             };
-            if queue.messages.len() >= MESSAGES_MAX || queue.bytes + message.len() > BYTES_MAX {
+            if queue.messages.len() >= MESSAGES_MAX
+                || queue.bytes + message.len() > BYTES_MAX
+                || total > TOTAL_BYTES_MAX
+            {
                 return Sent::Full;
             }
             queue.bytes += message.len();
             queue.messages.push_back(message.to_vec());
-            (queue.consumer.waker.clone(), queue.consumer.root_context)
+            let tells = queue.news < queue.messages.len().max(STALE_NEWS_MAX);
+            queue.news += usize::from(tells);
+            let waker = queue.consumer.waker.clone().filter(|_| tells);
+            let root_context = queue.consumer.root_context;
+            table.bytes = total;
+            (waker, root_context)
         };
         if let Some(waker) = waker {
             waker.wake(root_context, id);
@@ -105,20 +127,36 @@ impl Queues {
         let mut table = self.table();
         let queue = table.queues.get_mut(&id)?;
         let message = queue.messages.pop_front();
-        queue.bytes -= message.as_ref().map_or(0, Vec::len);
+        if let Some(message) = &message {
+            queue.bytes = queue.bytes.saturating_sub(message.len());
+            table.bytes = table.bytes.saturating_sub(message.len() + MESSAGE_COST);
+        }
         Some(message)
+    }
+
+    /// The consumer is being called.
+    pub(crate) fn has_heard(&self, id: u32) {
+        if let Some(queue) = self.table().queues.get_mut(&id) {
+            queue.news = queue.news.saturating_sub(1);
+        }
     }
 
     /// Puts a message back that the guest had no room for.
     pub(crate) fn put_back(&self, id: u32, message: Vec<u8>) {
-        if let Some(queue) = self.table().queues.get_mut(&id) {
-            queue.bytes += message.len();
+        let mut table = self.table();
+        let size = message.len();
+        if let Some(queue) = table.queues.get_mut(&id) {
+            queue.bytes += size;
             queue.messages.push_front(message);
+            table.bytes += size + MESSAGE_COST;
         }
     }
 
     pub(crate) fn drop_of(&self, vm_id: &str) {
-        self.table().queues.retain(|_, queue| queue.vm_id != vm_id);
+        let mut table = self.table();
+        table.queues.retain(|_, queue| queue.vm_id != vm_id);
+        let left = |queue: &Queue| queue.bytes + queue.messages.len() * MESSAGE_COST;
+        table.bytes = table.queues.values().map(left).sum();
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -184,5 +222,54 @@ mod tests {
             queues.register("a", &[0; NAME_BYTES_MAX + 1], nobody()),
             None
         );
+    }
+    #[test]
+    fn all_queues_together_are_bounded() {
+        let queues = Queues::default();
+        let message = vec![0; BYTES_MAX / 2];
+        let mut sent = 0;
+        for number in 0..QUEUES_MAX {
+            let id = queues
+                .register("a", &number.to_le_bytes(), nobody())
+                .unwrap();
+            sent += usize::from(queues.send(id, &message) == Sent::Yes);
+        }
+        assert_eq!(sent, TOTAL_BYTES_MAX / (message.len() + MESSAGE_COST));
+        queues.drop_of("a");
+        let id = queues.register("a", b"q", nobody()).unwrap();
+        assert_eq!(queues.send(id, &message), Sent::Yes);
+    }
+
+    #[derive(Default)]
+    struct Counter(std::sync::atomic::AtomicUsize);
+
+    impl QueueWaker for Counter {
+        fn wake(&self, _: u32, _: u32) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_consumer_is_told_of_each_message_but_not_without_end_of_those_it_has_fetched() {
+        let (queues, told) = (Queues::default(), Arc::new(Counter::default()));
+        let consumer = Consumer {
+            waker: Some(told.clone()),
+            root_context: 1,
+        };
+        let id = queues.register("a", b"q", consumer).unwrap();
+        let count = || told.0.swap(0, std::sync::atomic::Ordering::Relaxed);
+        for _ in 0..MESSAGES_MAX {
+            queues.send(id, b"");
+        }
+        assert_eq!(count(), MESSAGES_MAX);
+        for _ in 0..MESSAGES_MAX {
+            queues.has_heard(id);
+            queues.receive(id);
+        }
+        for _ in 0..MESSAGES_MAX {
+            queues.send(id, b"");
+            queues.receive(id);
+        }
+        assert_eq!(count(), STALE_NEWS_MAX);
     }
 }

@@ -4,7 +4,6 @@
 //! may only log and use WASI (cpp-host's restricted callbacks): there is no context yet that anything else could act for.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use wasmtime::{Instance, Store, StoreLimits, StoreLimitsBuilder, TypedFunc, Upda
 
 use crate::callbacks::Callbacks;
 use crate::calling::failure;
+use crate::calls::Calls;
 use crate::contexts::Contexts;
 use crate::embedder::Environment;
 use crate::metrics::VmMetrics;
@@ -144,8 +144,7 @@ fn new_state(process: &Process, options: VmOptions, environment: Rc<dyn Environm
         stopped: false,
         to_wake: Vec::new(),
         roots_done: Vec::new(),
-        calls: HashMap::default(),
-        last_token: 0,
+        calls: Calls::default(),
         call_outcome: None,
         call_data: None,
         budget: Budget::new(options.start_deadline),

@@ -1,8 +1,6 @@
 //! What a VM's store carries: all that a host function can reach.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +8,8 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Memory, StoreLimits, TypedFunc};
 
-use crate::contexts::{Context, Contexts, IdHasher, RootContext, StreamContext};
+use crate::calls::Calls;
+use crate::contexts::{Context, Contexts, RootContext, StreamContext};
 use crate::embedder::{Environment, HttpCallOutcome, QueueWaker};
 use crate::metrics::VmMetrics;
 use crate::process::Process;
@@ -73,9 +72,7 @@ pub(crate) struct State {
     /// Streams other than the callback's own that something was raised for.
     pub(crate) to_wake: Vec<Rc<StreamShared>>,
     pub(crate) roots_done: Vec<Rc<RootContext>>,
-    /// Tokens of calls under way and the root contexts that wait for them.
-    pub(crate) calls: HashMap<u32, u32, BuildHasherDefault<IdHasher>>,
-    pub(crate) last_token: u32,
+    pub(crate) calls: Calls,
     pub(crate) call_outcome: Option<Rc<HttpCallOutcome>>,
     /// What the running `on_foreign_function` is about.
     pub(crate) call_data: Option<Rc<[u8]>>,

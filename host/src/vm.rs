@@ -122,7 +122,7 @@ impl Vm {
     /// The outcome of a call made through [`Environment::http_call`]. Tokens nobody waits for are ignored.
     pub fn http_call_done(&self, token: u32, outcome: HttpCallOutcome) {
         let Some(root) = self.with_state(|state| {
-            let root = state.calls.remove(&token)?;
+            let root = state.calls.end(token)?;
             match state.contexts.get(root) {
                 Some(Context::Root(root)) => Some(root.clone()),
                 _ => None,
@@ -142,8 +142,10 @@ impl Vm {
         if matches!(outcome, HttpCallOutcome::Reset) {
             root.status.set((BROKEN_CONNECTION, "reset"));
         }
+        // After a reset there is nothing to read, as in Envoy: neither maps nor a body.
+        let response = matches!(outcome, HttpCallOutcome::Response { .. });
         self.with_state(|state| {
-            state.call_outcome = Some(Rc::new(outcome));
+            state.call_outcome = response.then(|| Rc::new(outcome));
             Some(())
         });
         let arguments = (root.id, token, size(headers), size(body), size(trailers));
@@ -159,6 +161,10 @@ impl Vm {
 
     /// A queue registered by `root_context` has something to read.
     pub fn queue_ready(&self, root_context: u32, queue: u32) {
+        self.with_state(|state| {
+            state.process.queues().has_heard(queue);
+            Some(())
+        });
         if let Some(root) = self.root(root_context) {
             self.notify(
                 "proxy_on_queue_ready",
@@ -294,7 +300,6 @@ impl Vm {
         );
         self.with_state(|state| {
             state.contexts.remove(root.id);
-            state.calls.retain(|_, waiting| *waiting != root.id);
             Some(())
         });
     }

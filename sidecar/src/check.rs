@@ -5,7 +5,7 @@ use std::fmt::Write;
 use evenkeel_policy::client_ip::Walk;
 use evenkeel_policy::config::{AdminState, PoolConfig, Tier};
 
-use crate::config::{Accept, Config, LogTarget};
+use crate::config::{Accept, Config};
 
 /// Most trusted networks that are listed.
 const TRUSTED_SHOWN_MAX: usize = 8;
@@ -42,10 +42,7 @@ pub fn explain(config: &Config) -> String {
         None => out.push_str("admin: none\n"),
     }
     let log = match &config.access_log {
-        Some(log) => match &log.target {
-            LogTarget::Stdout => "standard output".to_owned(),
-            LogTarget::File(path) => path.display().to_string(),
-        },
+        Some(log) => log.target.to_string(),
         None => "none".to_owned(),
     };
     let _ = writeln!(out, "workers: {}, access log: {log}", config.workers);

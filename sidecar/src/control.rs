@@ -212,15 +212,21 @@ async fn drain(
     }
     tell_all(&shared, || Command::Drain);
     let deadline = Instant::now() + limit;
+    let mut why = "the time to drain is over";
     while !has_ended(&control.threads) && Instant::now() < deadline {
         tokio::select! {
             () = sleep(DRAIN_LOOK) => {}
             request = next(&mut control.requests, signals.as_deref_mut()) => {
                 if request == Request::Drain {
+                    why = "told to end now";
                     break;
                 }
             }
         }
+    }
+    if !has_ended(&control.threads) {
+        let open = shared.open_connections();
+        tracing::warn!("{why}: {open} connections are cut");
     }
     tell_all(&shared, || Command::Stop);
     let deadline = Instant::now() + STOP_WAIT_MAX;
@@ -238,6 +244,7 @@ async fn drain(
             tracing::error!("a worker panicked");
         }
     }
+    tracing::info!("ended");
 }
 
 fn has_ended(threads: &[JoinHandle<()>]) -> bool {

@@ -66,12 +66,15 @@ fn check_clients(worker: &Worker) {
         let phase = client.phase();
         let is_late = matches!(phase, Phase::Head | Phase::Idle)
             && draining.is_some_and(|since| is_over(now, client.since().max(since), DRAIN_GRACE));
-        if is_late || client.is_overdue(now, &limits) {
-            if phase == Phase::Head {
-                worker.counters.connections_failed.add(1);
-            }
-            client.order(Order::Close);
+        let is_overdue = client.is_overdue(now, &limits);
+        if !is_late && !is_overdue || client.pending_order() >= Order::Late {
+            continue;
         }
+        if phase == Phase::Head {
+            worker.counters.connections_failed.add(1);
+        }
+        let says_so = is_overdue && phase == Phase::Head && client.awaits_head();
+        client.order(if says_so { Order::Late } else { Order::Close });
     }
 }
 

@@ -46,7 +46,7 @@ async fn attempt(control: &mut Control, listening: &mut Vec<Listening>) -> Resul
     let filters = control.modules.load(&config)?;
     if let Some(log) = &config.access_log {
         check_target(&log.target)
-            .map_err(|error| format!("cannot open the access log: {error}"))?;
+            .map_err(|error| format!("cannot open the access log {}: {error}", log.target))?;
     }
     let bound = bind_new(&config, shared.workers.len(), listening)?;
     let generation = Arc::new(Generation::new(
@@ -184,7 +184,7 @@ fn move_log(control: &mut Control, config: &Config) -> Option<LogTo> {
     } else {
         match Writer::start(&wanted.target) {
             Ok(writer) => control.log = Some(writer),
-            Err(error) => tracing::error!("cannot open the access log: {error}"),
+            Err(error) => tracing::error!("cannot open the access log {}: {error}", wanted.target),
         }
     }
     control.log.as_ref().map(|log| LogTo {

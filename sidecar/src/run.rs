@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use evenkeel_host::Process;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::mpsc as async_mpsc;
+use tracing_subscriber::EnvFilter;
 
 use crate::access_log::Writer;
 use crate::config::Config;
@@ -42,6 +43,7 @@ pub struct RunOptions {
 /// A running proxy. It goes on when this is dropped; [`Running::stop`] ends it.
 pub struct Running {
     addresses: Vec<(String, SocketAddr)>,
+    process: Process,
     admin: Option<SocketAddr>,
     requests: async_mpsc::UnboundedSender<Request>,
     thread: JoinHandle<()>,
@@ -59,26 +61,56 @@ impl fmt::Display for Wrong {
 
 impl std::error::Error for Wrong {}
 
+/// What is logged unless somebody says otherwise.
+const LOG_LEVEL: &str = "info";
+
 /// Operational messages go to standard error; `EVENKEEL_LOG` says which (`info` unless set; tracing's filter syntax).
 pub fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("EVENKEEL_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let wanted = std::env::var("EVENKEEL_LOG").unwrap_or_default();
+    let parsed = match wanted.as_str() {
+        "" => Ok(EnvFilter::new(LOG_LEVEL)),
+        wanted => EnvFilter::try_new(wanted),
+    };
+    let (filter, error) = match parsed {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(LOG_LEVEL), Some(error)),
+    };
     // Somebody who embeds this library may log elsewhere already.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(std::io::stderr().is_terminal() && !is_colour_unwanted())
         .with_target(false)
         .try_init();
+    if let Some(error) = error {
+        tracing::warn!("EVENKEEL_LOG: `{wanted}` is not understood ({error}): {LOG_LEVEL} instead");
+    }
+}
+
+/// Whether `NO_COLOR` is set, to anything but nothing (no-color.org).
+fn is_colour_unwanted() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Runs until a signal ends it. An error is [`Wrong`], or something of the machine (a port in use).
 pub fn run(config: Config, mut options: RunOptions) -> anyhow::Result<ExitCode> {
     options.handle_signals = true;
+    let (path, workers) = (config.path.clone(), config.workers.max(1));
+    if config.policy.routes.is_empty() {
+        tracing::warn!("policy.routes: there are none, so every request is answered 404");
+    }
     let running = start(config, options)?;
     for (name, address) in running.addresses() {
         tracing::info!("listener {name} on {address}");
     }
+    if let Some(address) = running.admin_address() {
+        tracing::info!("admin on {address}");
+    }
+    tracing::info!(
+        "evenkeel {} serves {} with {workers} workers",
+        env!("CARGO_PKG_VERSION"),
+        path.display()
+    );
     running.wait();
     Ok(ExitCode::SUCCESS)
 }
@@ -94,9 +126,11 @@ pub fn start(config: Config, options: RunOptions) -> anyhow::Result<Running> {
     let log = config
         .access_log
         .as_ref()
-        .map(|log| Writer::start(&log.target))
-        .transpose()
-        .context("cannot open the access log")?;
+        .map(|log| {
+            Writer::start(&log.target)
+                .with_context(|| format!("cannot open the access log {}", log.target))
+        })
+        .transpose()?;
     let log_to = config.access_log.as_ref().zip(log.as_ref());
     let log_to = log_to.map(|(config, writer)| LogTo {
         format: config.format,
@@ -115,7 +149,7 @@ pub fn start(config: Config, options: RunOptions) -> anyhow::Result<Running> {
     process.pin_shared_data(evenkeel_policy::contract::VM_ID);
     let shared = Arc::new(Shared {
         workers: handles,
-        process,
+        process: process.clone(),
         options: Options {
             show_decision: options.show_decision,
         },
@@ -141,6 +175,7 @@ pub fn start(config: Config, options: RunOptions) -> anyhow::Result<Running> {
     let thread = control::start(control)?;
     Ok(Running {
         addresses,
+        process,
         admin: admin_address,
         requests,
         thread,
@@ -238,6 +273,12 @@ impl Running {
 
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// What the filters of all workers share: whoever changes servers at run time writes there
+    /// ([`evenkeel_policy::upstream::Members`], for [`evenkeel_policy::contract::VM_ID`]).
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
     /// Serves what is open, for `timeouts.drain` at most, and ends.

@@ -86,8 +86,6 @@ pub(crate) struct Active {
     filters: RefCell<Option<Rc<FilterSet>>>,
     filters_changed: Notify,
     is_replacing: Cell<bool>,
-    /// Which server the next call of a filter to a pool goes to.
-    next_call: Cell<usize>,
 }
 
 impl Worker {
@@ -266,7 +264,6 @@ impl Active {
             filters: RefCell::new(None),
             filters_changed: Notify::new(),
             is_replacing: Cell::new(false),
-            next_call: Cell::new(0),
         })
     }
 
@@ -277,15 +274,6 @@ impl Active {
 
     pub(crate) fn endpoint(&self, pool: usize, server: usize) -> Option<Rc<Endpoint>> {
         self.endpoints.get(pool)?.get(server).map(Rc::clone)
-    }
-
-    /// In turn, passing over servers that are down.
-    pub(crate) fn next_for_call(&self, pool: usize) -> Option<usize> {
-        let servers = &self.generation.pools.get(pool)?.servers;
-        let first = self.next_call.replace(self.next_call.get().wrapping_add(1));
-        (0..servers.len())
-            .map(|step| first.wrapping_add(step) % servers.len())
-            .find(|&number| servers.get(number).is_some_and(|server| !server.is_down))
     }
 
     /// Puts a connection whose exchange is complete back into its pool.

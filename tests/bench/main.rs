@@ -64,7 +64,7 @@ enum Command {
     Startup,
     /// Memory after a minute with 1,000 idle keep-alive clients that each made one request.
     Idle,
-    /// What the filter alone costs: time and instructions per request, without a network.
+    /// What the filter costs: alone (time and instructions per request, without a network), and within the proxy.
     Filter,
     /// What a one-line change costs to rebuild, in a development build. Changes source files and puts them back.
     Rebuild,
@@ -116,6 +116,8 @@ pub struct Scale {
     pub idle_wait: Duration,
     /// Requests of one measurement of [`filter_cost`].
     pub filter_requests: u64,
+    /// Whether the filter is measured within the proxy, too: that builds a second executable.
+    pub filter_in_proxy: bool,
     /// Two numbers of requests under valgrind: in their difference, what is done once cancels out. `None`: not counted.
     pub counted_requests: Option<[u64; 2]>,
 }
@@ -132,6 +134,7 @@ impl Scale {
                 idle_clients: 50,
                 idle_wait: Duration::from_secs(1),
                 filter_requests: 1_000,
+                filter_in_proxy: false,
                 counted_requests: None,
             });
         }
@@ -150,6 +153,7 @@ impl Scale {
             idle_clients: 1000,
             idle_wait: Duration::from_secs(60),
             filter_requests: 200_000,
+            filter_in_proxy: true,
             counted_requests: Some([1_000, 101_000]),
         })
     }

@@ -31,6 +31,7 @@ pub struct Cluster {
     top: String,
     policy: String,
     binary: Option<PathBuf>,
+    in_envoy: Option<(String, String)>,
 }
 
 impl Default for Cluster {
@@ -50,6 +51,7 @@ impl Cluster {
             top: String::new(),
             policy: String::new(),
             binary: None,
+            in_envoy: None,
         }
     }
 
@@ -128,6 +130,12 @@ impl Cluster {
         self
     }
 
+    /// In the `envoy.yaml` that is made of it, `with` stands in place of `what`, which must be there.
+    pub fn in_envoy(mut self, what: &str, with: &str) -> Self {
+        self.in_envoy = Some((what.to_owned(), with.to_owned()));
+        self
+    }
+
     /// The configuration file's text.
     pub fn yaml(&self, admin: &str, access_log: &str) -> String {
         let mut text = format!(
@@ -191,7 +199,16 @@ impl Cluster {
                 command.arg("run").arg("-c").arg(&path);
                 command
             }
-            Host::Envoy => envoy(&binary, &path, directory.path(), self.workers),
+            Host::Envoy => {
+                let command = envoy(&binary, &path, directory.path(), self.workers);
+                if let Some((what, with)) = &self.in_envoy {
+                    let made = directory.path().join("envoy/envoy.yaml");
+                    let text = std::fs::read_to_string(&made).unwrap();
+                    assert!(text.contains(what), "no {what} in\n{text}");
+                    std::fs::write(&made, text.replace(what, with)).unwrap();
+                }
+                command
+            }
         };
         command.env("EVENKEEL_LOG", "info");
         let child = Child::start(

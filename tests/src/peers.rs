@@ -45,12 +45,24 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .map(|directory| directory.join(program))
         .find(|path| path.is_file());
     if found.is_none() {
-        let message = format!("{program} is not installed (deploy/install-peers.sh installs it)");
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
-        // Straight to the stream: what a passing test prints by macro is not shown.
-        writeln!(std::io::stderr(), "\n*** SKIPPED: {message} ***\n").ok();
+        missing(&format!(
+            "{program} is not installed (deploy/install-peers.sh installs it)"
+        ));
     }
     found
+}
+
+/// Says loudly that a test does not run; under `CI=true` it fails.
+#[track_caller]
+pub fn missing(message: &str) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
+    // Straight to the stream: what a passing test prints by macro is not shown.
+    writeln!(std::io::stderr(), "\n*** SKIPPED: {message} ***\n").ok();
+}
+
+/// Cargo's target folder, in which these tests were built.
+pub fn target_directory() -> PathBuf {
+    profile_directory().parent().unwrap().to_path_buf()
 }
 
 /// As [`find`], for a program without which nothing here can run.

@@ -2,7 +2,8 @@
 //!
 //! A stream's map is legal only in its phase, as in Envoy: from its callback's begin until that has returned Continue (or the stream
 //! is resumed); request headers are therefore gone after the request phase, and readable again in `on_log`. The maps of a call's
-//! response are readable during its callback. Outside: BadArgument, except that reading all pairs answers Ok with none.
+//! response are readable during its callback. Outside: BadArgument, except that reading all pairs answers Ok with none, and that in
+//! `on_log` every map is there, if without content (NotFound).
 
 use std::rc::Rc;
 
@@ -215,6 +216,11 @@ fn look_up(state: &State, kind: MapKind, name: &[u8], found: &mut Vec<u8>) -> An
             found.extend_from_slice(value);
         }
     };
+    let logging = state
+        .active
+        .stream
+        .as_ref()
+        .is_some_and(|context| context.logging.get());
     let there = match kind {
         MapKind::Stream(map) => {
             let context = state
@@ -237,7 +243,7 @@ fn look_up(state: &State, kind: MapKind, name: &[u8], found: &mut Vec<u8>) -> An
             None => false,
         },
     };
-    match (there, present) {
+    match (there || logging, present) {
         (false, _) => Err(Refusal::Status(Status::BadArgument)),
         (true, false) => Err(Refusal::Status(Status::NotFound)),
         (true, true) => Ok(()),

@@ -37,6 +37,12 @@ impl Imports {
         self.known.contains(&(module.to_owned(), name.to_owned()))
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.known
+            .iter()
+            .map(|(module, name)| (module.as_str(), name.as_str()))
+    }
+
     fn add(&mut self, module: &str, name: &str) {
         self.known.insert((module.to_owned(), name.to_owned()));
     }

@@ -2,10 +2,13 @@
 //!
 //! A path's parts are separated by NUL; one at the end is tolerated. The host owns the names and encodings (integers, durations and
 //! times 8 bytes little-endian, bool 1 byte, text as it is), the embedder the values ([`Attribute`]). What follows from the header maps
-//! (`request.path`, `request.headers.x`) is derived here, and legal only when the map is.
+//! (`request.path`, `request.headers.x`) is derived here, and legal only when the map is. A whole map (`request.headers`) is always there on a
+//! stream, empty when it is not legal. There is no `request.trailers`.
 //!
 //! Envoy's metadata (`metadata`, `xds.node`, `*_metadata`) and CEL's maps have no meaning here: NotFound, or SerializationFailure for a
 //! bare map name, as in Envoy.
+
+use std::collections::BTreeMap;
 
 use wasmtime::Caller;
 
@@ -138,6 +141,7 @@ fn attribute(path: &[u8]) -> Option<Attribute> {
         b"response\0flags" => Attribute::ResponseFlags,
         b"response\0size" => Attribute::ResponseSize,
         b"response\0total_size" => Attribute::ResponseTotalSize,
+        b"response\0backend_latency" => Attribute::ResponseBackendLatency,
         b"xds\0cluster_name" => Attribute::ClusterName,
         b"xds\0route_name" => Attribute::RouteName,
         b"xds\0listener_direction" => Attribute::ListenerDirection,
@@ -209,15 +213,7 @@ fn request(stream: &StreamContext, rest: &[u8], out: &mut Vec<u8>) -> Found {
             Ok(()) => Ok(()),
             Err(_) => first(stream, headers, b"x-request-id", out),
         },
-        _ => field(
-            stream,
-            rest,
-            [
-                (b"headers", headers),
-                (b"trailers", HeaderMap::RequestTrailers),
-            ],
-            out,
-        ),
+        _ => field(stream, rest, &[(b"headers", headers)], out),
     }
 }
 
@@ -225,7 +221,7 @@ fn response(stream: &StreamContext, rest: &[u8], out: &mut Vec<u8>) -> Found {
     field(
         stream,
         rest,
-        [
+        &[
             (b"headers", HeaderMap::ResponseHeaders),
             (b"trailers", HeaderMap::ResponseTrailers),
         ],
@@ -237,16 +233,16 @@ fn response(stream: &StreamContext, rest: &[u8], out: &mut Vec<u8>) -> Found {
 fn field(
     stream: &StreamContext,
     rest: &[u8],
-    maps: [(&[u8], HeaderMap); 2],
+    maps: &[(&[u8], HeaderMap)],
     out: &mut Vec<u8>,
 ) -> Found {
     for (name, map) in maps {
-        let Some(rest) = rest.strip_prefix(name) else {
+        let Some(rest) = rest.strip_prefix(*name) else {
             continue;
         };
         return match rest.split_first() {
-            None => whole(stream, map, out),
-            Some((0, wanted)) => joined(stream, map, wanted, out),
+            None => whole(stream, *map, out),
+            Some((0, wanted)) => joined(stream, *map, wanted, out),
             Some(_) => Err(Status::NotFound),
         };
     }
@@ -293,20 +289,34 @@ fn joined(stream: &StreamContext, map: HeaderMap, name: &[u8], out: &mut Vec<u8>
     if found { Ok(()) } else { Err(Status::NotFound) }
 }
 
+/// All names of a map, each once, its values joined with commas. Unlike what `proxy_get_header_map_pairs` answers, no pairs are four
+/// bytes here: their number.
 fn whole(stream: &StreamContext, map: HeaderMap, out: &mut Vec<u8>) -> Found {
-    let http = stream
-        .shared
-        .http()
-        .filter(|_| stream.map_readable(map))
-        .ok_or(Status::NotFound)?;
-    let mut measure = Measure::default();
-    http.pairs(map, &mut |name, value| measure.add(name, value));
-    out.resize(measure.encoded(), 0);
-    if out.is_empty() {
+    let mut fields: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    if let Some(http) = stream.shared.http().filter(|_| stream.map_readable(map)) {
+        http.pairs(map, &mut |name, value| match fields.get_mut(name) {
+            Some(joined) => {
+                joined.push(b',');
+                joined.extend_from_slice(value);
+            }
+            None => {
+                fields.insert(name.to_vec(), value.to_vec());
+            }
+        });
+    }
+    if fields.is_empty() {
+        out.extend_from_slice(&0_u32.to_le_bytes());
         return Ok(());
     }
+    let mut measure = Measure::default();
+    for (name, value) in &fields {
+        measure.add(name, value);
+    }
+    out.resize(measure.encoded(), 0);
     let mut writer = Writer::new(out, measure).ok_or(Status::SerializationFailure)?;
-    http.pairs(map, &mut |name, value| writer.add(name, value));
+    for (name, value) in &fields {
+        writer.add(name, value);
+    }
     if writer.complete() {
         Ok(())
     } else {

@@ -92,8 +92,9 @@ pub(super) fn local_response(
             grpc_status.to_string().into_bytes(),
         ));
     }
-    let details =
-        String::from_utf8_lossy(details.get(..DETAILS_BYTES_MAX).unwrap_or(details)).into_owned();
+    // One word, as Envoy's access log wants it.
+    let details = String::from_utf8_lossy(details.get(..DETAILS_BYTES_MAX).unwrap_or(details))
+        .replace(|character: char| character.is_ascii_whitespace(), "_");
     state.raise(
         context.shared.clone(),
         Raised::LocalReply(LocalReply {

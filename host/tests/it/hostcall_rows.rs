@@ -2,7 +2,7 @@
 //!
 //! Driven by `hostcall_table`.
 
-use crate::puppet::IMPORTS;
+use crate::puppet::{UNSTABLE, WASI, imports};
 
 /// Where outputs go: pointer, length, third; each with room around.
 pub(crate) const OUT: u32 = 0x800;
@@ -67,6 +67,8 @@ fn row(
 
 pub(crate) const REQUEST: &[&str] = &["request_headers"];
 pub(crate) const REQUEST_OR_LOG: &[&str] = &["request_headers", "log"];
+/// Every map is there then, if without content.
+pub(crate) const LOG: &[&str] = &["log"];
 pub(crate) const CALL: &[&str] = &["http_call_response"];
 
 #[rustfmt::skip]
@@ -166,8 +168,8 @@ fn map_rows(with: With<'_>) -> Vec<Row> {
         let (reads, writes) = (readable[map], writable[map]);
         let map = [(map as i64, N)];
         rows.push(row("proxy_get_header_map_pairs", &with(&[&map, &out]), 0, &[]));
-        rows.push(row("proxy_get_header_map_value", &with(&[&map, &[(NAME + 32, In), (7, N)], &out]), 2, &[(reads, 0)]));
-        rows.push(row("proxy_get_header_map_value", &with(&[&map, &v, &out]), 2, &[(reads, 1)]));
+        rows.push(row("proxy_get_header_map_value", &with(&[&map, &[(NAME + 32, In), (7, N)], &out]), 2, &[(reads, 0), (LOG, 1)]));
+        rows.push(row("proxy_get_header_map_value", &with(&[&map, &v, &out]), 2, &[(reads, 1), (LOG, 1)]));
         rows.push(row("proxy_add_header_map_value", &with(&[&map, &n, &v]), 2, &[(writes, 0)]));
         rows.push(row("proxy_replace_header_map_value", &with(&[&map, &n, &v]), 2, &[(writes, 0)]));
         rows.push(row("proxy_remove_header_map_value", &with(&[&map, &n]), 2, &[(writes, 0)]));
@@ -229,12 +231,8 @@ fn call_rows(with: With<'_>) -> Vec<Row> {
         row("proxy_call_foreign_function", &with(&[&[(NAME + 40, In), (8, N)], &v, &result]), 0, &[]),
     ];
     let letters = |name: &str| {
-        IMPORTS
-            .iter()
-            .find(|(_, known, _)| *known == name)
-            .unwrap()
-            .2
-            .len()
+        let import = imports().iter().find(|import| import.name == name);
+        import.unwrap().parameters.len()
     };
     for name in [
         "proxy_grpc_call",
@@ -248,10 +246,13 @@ fn call_rows(with: With<'_>) -> Vec<Row> {
     rows
 }
 
-/// WASI answers 21 to a bad pointer.
+/// WASI's answer to a function that Envoy does not have either.
+const NOSYS: u32 = 52;
+
+/// WASI answers 21 to a bad pointer. Its functions are the same in both of its modules.
 #[rustfmt::skip]
 fn wasi_rows() -> Vec<Row> {
-    vec![
+    let mut rows = vec![
         row("fd_write", &[(1, N), (IOVEC, In), (2, N), (P, Out(4))], 0, &[]),
         row("fd_write", &[(3, N), (IOVEC, In), (2, N), (P, Out(4))], 8, &[]),
         row("fd_fdstat_get", &[(2, N), (P, Out(24))], 0, &[]),
@@ -264,17 +265,37 @@ fn wasi_rows() -> Vec<Row> {
         row("clock_time_get", &[(1, N), (0, N), (P, Out(8))], 0, &[]),
         row("clock_time_get", &[(2, N), (0, N), (P, Out(8))], 58, &[]),
         row("clock_res_get", &[(1, N), (P, Out(8))], 0, &[]),
+        row("clock_res_get", &[(2, N), (P, Out(8))], 58, &[]),
         row("random_get", &[(P, Out(16)), (16, N)], 0, &[]),
         row("random_get", &[(P, Out(0)), (65_537, N)], 28, &[]),
+        row("poll_oneoff", &[(P, N), (L, N), (0, N), (T, Out(4))], 0, &[]),
+        row("poll_oneoff", &[(P, N), (L, N), (-1, N), (T, Out(4))], 0, &[]),
         row("sched_yield", &[], 0, &[]),
-        row("fd_read", &[(0, N); 4], 52, &[]),
-        row("fd_seek", &[(0, N); 4], 0, &[]),
-        row("fd_close", &[(0, N)], 0, &[]),
-        row("path_open", &[(0, N); 9], 44, &[]),
-        row("fd_prestat_get", &[(3, N), (P, N)], 8, &[]),
-        row("poll_oneoff", &[(0, N); 4], 52, &[]),
-        row("pthread_equal", &[(4, N), (4, N)], 1, &[]),
-    ]
+        // Has no effect, as in Envoy, so the guest goes on and shows that nothing was written.
+        row("proc_exit", &[(P, N)], 0, &[]),
+        row("fd_seek", &[(P, N); 4], 0, &[]),
+        row("fd_close", &[(P, N)], 0, &[]),
+        row("path_open", &[(P, N); 9], 44, &[]),
+        row("fd_prestat_get", &[(P, N), (L, N)], 8, &[]),
+    ];
+    for (name, parameters) in WASI {
+        if !rows.iter().any(|row| row.name == *name) {
+            rows.push(row(name, &vec![(P, N); parameters.len()], NOSYS, &[]));
+        }
+    }
+    let unstable: Vec<Row> = imports()
+        .iter()
+        .filter(|import| import.name.starts_with(UNSTABLE))
+        .flat_map(|import| {
+            let same = rows.iter().filter(|row| row.name == import.own_name());
+            same.map(|known| row(import.name, &known.arguments, known.usual, &known.except))
+        })
+        .collect();
+    rows.extend(unstable);
+    rows.push(row("pthread_equal", &[(P, N), (P, N)], 1, &[]));
+    rows.push(row("pthread_equal", &[(P, N), (L, N)], 0, &[]));
+    rows.push(row("emscripten_notify_memory_growth", &[(P, N)], 0, &[]));
+    rows
 }
 
 pub(crate) const HEAD: &[u8] = b"\x03\0\0\0\x07\0\0\0\x03\0\0\0\x05\0\0\0\x01\0\0\0\x0A\0\0\0\x01\0\0\0:method\0GET\0:path\0/\0:authority\0h\0";

@@ -184,6 +184,28 @@ fn a_reset_has_no_headers_and_a_status() {
 }
 
 #[test]
+fn after_a_reset_neither_maps_nor_a_body_are_there() {
+    let puppet = puppet();
+    let (_, _filters, token) = waiting(&puppet);
+    puppet.strings.take_answers();
+    puppet.strings.on(
+        "http_call_response",
+        vec![
+            put(0x400, ":status"),
+            call("proxy_get_header_map_value", &[6, 0x400, 7, 0x800, 0x804]),
+            call("proxy_get_buffer_bytes", &[4, 0, 100, 0x800, 0x804]),
+            call("proxy_get_buffer_status", &[4, 0x800, 0x804]),
+            call("proxy_get_header_map_pairs", &[6, 0x800, 0x804]),
+        ],
+    );
+    puppet
+        .running
+        .vm
+        .http_call_done(token, HttpCallOutcome::Reset);
+    assert_eq!(puppet.strings.take_answers(), [2, 1, 1, 0]);
+}
+
+#[test]
 fn a_call_outlives_its_stream() {
     let puppet = puppet();
     let (_, filters, token) = waiting(&puppet);

@@ -269,3 +269,26 @@ fn a_grpc_status_becomes_a_header() {
         matches!(filters.request_headers(true), Verdict::LocalReply(reply) if reply.headers == owned(&[("grpc-status", "7")]))
     );
 }
+
+#[test]
+fn of_two_replies_the_first_is_sent_with_the_details_of_the_last_as_one_word() {
+    let puppet = puppet();
+    let (_, mut filters) = puppet.running.stream();
+    let second = [
+        put(0x600, "in\tother words\n"),
+        call(
+            "proxy_send_local_response",
+            &[500, 0x600, 15, 0x600, 2, 0, 0, -1],
+        ),
+    ];
+    puppet
+        .strings
+        .on("request_headers", [reply(), second.to_vec()].concat());
+    let Verdict::LocalReply(found) = filters.request_headers(true) else {
+        panic!()
+    };
+    assert_eq!(
+        (found.status, found.details.as_str(), found.body.as_slice()),
+        (403, "in_other_words_", &b"no"[..])
+    );
+}

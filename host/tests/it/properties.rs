@@ -171,8 +171,17 @@ fn maps_are_readable_in_their_phase_only() {
         read_in("request_headers", &[b"connection\0requested_server_name"]),
         [Ok(Vec::new())]
     );
-    let whole = read_in("log", &[b"response\0headers"]).remove(0).unwrap();
-    assert_eq!(&whole[..4], &[3, 0, 0, 0]);
+    let whole: &[u8] =
+        b"\x02\0\0\0\x07\0\0\0\x03\0\0\0\x0A\0\0\0\x03\0\0\0:status\x00200\0set-cookie\0a,b\0";
+    assert_eq!(
+        read_in("log", &[b"response\0headers"]),
+        [Ok(whole.to_vec())]
+    );
+    // A map that is not legal now is one without content.
+    assert_eq!(
+        read_in("request_headers", &[b"response\0headers"]),
+        [Ok(vec![0; 4])]
+    );
 }
 
 #[test]

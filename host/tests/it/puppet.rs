@@ -14,64 +14,144 @@ use evenkeel_host::{Engine, Module, Process, Vm, VmOptions};
 
 use crate::world::{Running, World, options};
 
-/// Every import: module, name, and a letter for each parameter (`i` i32, `I` i64).
-pub(crate) const IMPORTS: &[(&str, &str, &str)] = &[
-    ("env", "proxy_log", "iii"),
-    ("env", "proxy_get_log_level", "i"),
-    ("env", "proxy_get_current_time_nanoseconds", "i"),
-    ("env", "proxy_set_tick_period_milliseconds", "i"),
-    ("env", "proxy_get_buffer_bytes", "iiiii"),
-    ("env", "proxy_get_buffer_status", "iii"),
-    ("env", "proxy_set_buffer_bytes", "iiiii"),
-    ("env", "proxy_get_header_map_size", "ii"),
-    ("env", "proxy_get_header_map_pairs", "iii"),
-    ("env", "proxy_set_header_map_pairs", "iii"),
-    ("env", "proxy_get_header_map_value", "iiiii"),
-    ("env", "proxy_add_header_map_value", "iiiii"),
-    ("env", "proxy_replace_header_map_value", "iiiii"),
-    ("env", "proxy_remove_header_map_value", "iii"),
-    ("env", "proxy_get_property", "iiii"),
-    ("env", "proxy_set_property", "iiii"),
-    ("env", "proxy_get_shared_data", "iiiii"),
-    ("env", "proxy_set_shared_data", "iiiii"),
-    ("env", "proxy_register_shared_queue", "iii"),
-    ("env", "proxy_resolve_shared_queue", "iiiii"),
-    ("env", "proxy_enqueue_shared_queue", "iii"),
-    ("env", "proxy_dequeue_shared_queue", "iii"),
-    ("env", "proxy_continue_stream", "i"),
-    ("env", "proxy_close_stream", "i"),
-    ("env", "proxy_send_local_response", "iiiiiiii"),
-    ("env", "proxy_http_call", "iiiiiiiiii"),
-    ("env", "proxy_grpc_call", "iiiiiiiiiiii"),
-    ("env", "proxy_grpc_stream", "iiiiiiiii"),
-    ("env", "proxy_grpc_send", "iiii"),
-    ("env", "proxy_grpc_cancel", "i"),
-    ("env", "proxy_grpc_close", "i"),
-    ("env", "proxy_get_status", "iii"),
-    ("env", "proxy_set_effective_context", "i"),
-    ("env", "proxy_done", ""),
-    ("env", "proxy_call_foreign_function", "iiiiii"),
-    ("env", "proxy_define_metric", "iiii"),
-    ("env", "proxy_get_metric", "ii"),
-    ("env", "proxy_record_metric", "iI"),
-    ("env", "proxy_increment_metric", "iI"),
-    ("env", "pthread_equal", "ii"),
-    ("wasi_snapshot_preview1", "fd_write", "iiii"),
-    ("wasi_snapshot_preview1", "fd_read", "iiii"),
-    ("wasi_snapshot_preview1", "fd_seek", "iIii"),
-    ("wasi_snapshot_preview1", "fd_close", "i"),
-    ("wasi_snapshot_preview1", "fd_fdstat_get", "ii"),
-    ("wasi_snapshot_preview1", "environ_get", "ii"),
-    ("wasi_snapshot_preview1", "environ_sizes_get", "ii"),
-    ("wasi_snapshot_preview1", "args_get", "ii"),
-    ("wasi_snapshot_preview1", "args_sizes_get", "ii"),
-    ("wasi_snapshot_preview1", "clock_time_get", "iIi"),
-    ("wasi_snapshot_preview1", "clock_res_get", "ii"),
-    ("wasi_snapshot_preview1", "random_get", "ii"),
-    ("wasi_snapshot_preview1", "sched_yield", ""),
-    ("wasi_unstable", "path_open", "iiiiiIIii"),
-    ("wasi_unstable", "fd_prestat_get", "ii"),
-    ("wasi_unstable", "poll_oneoff", "iiii"),
+/// One import. WASI's has two modules, and so two names for a test: its own, and one that begins with [`UNSTABLE`].
+pub(crate) struct Import {
+    pub(crate) module: &'static str,
+    /// As tests call it.
+    pub(crate) name: &'static str,
+    /// A letter for each parameter: `i` i32, `I` i64.
+    pub(crate) parameters: &'static str,
+}
+
+/// Before the name of a function of `wasi_unstable`.
+pub(crate) const UNSTABLE: &str = "unstable_";
+
+impl Import {
+    /// As the module calls it.
+    pub(crate) fn own_name(&self) -> &'static str {
+        self.name.strip_prefix(UNSTABLE).unwrap_or(self.name)
+    }
+
+    fn returns(&self) -> bool {
+        !SILENT.contains(&self.own_name())
+    }
+}
+
+/// Every import. That none is missing is tested in `hostcall_table`.
+pub(crate) fn imports() -> &'static [Import] {
+    static IMPORTS: OnceLock<Vec<Import>> = OnceLock::new();
+    IMPORTS.get_or_init(|| {
+        let import = |module, name, parameters| Import {
+            module,
+            name,
+            parameters,
+        };
+        let env = ENV.iter().map(|(name, kinds)| import("env", name, kinds));
+        let preview = WASI
+            .iter()
+            .map(|(name, kinds)| import("wasi_snapshot_preview1", name, kinds));
+        let unstable = WASI.iter().map(|(name, kinds)| {
+            let name = Box::leak(format!("{UNSTABLE}{name}").into_boxed_str());
+            import("wasi_unstable", name, kinds)
+        });
+        env.chain(preview).chain(unstable).collect()
+    })
+}
+
+/// Functions that answer nothing.
+const SILENT: [&str; 2] = ["proc_exit", "emscripten_notify_memory_growth"];
+
+const ENV: &[(&str, &str)] = &[
+    ("proxy_log", "iii"),
+    ("proxy_get_log_level", "i"),
+    ("proxy_get_current_time_nanoseconds", "i"),
+    ("proxy_set_tick_period_milliseconds", "i"),
+    ("proxy_get_buffer_bytes", "iiiii"),
+    ("proxy_get_buffer_status", "iii"),
+    ("proxy_set_buffer_bytes", "iiiii"),
+    ("proxy_get_header_map_size", "ii"),
+    ("proxy_get_header_map_pairs", "iii"),
+    ("proxy_set_header_map_pairs", "iii"),
+    ("proxy_get_header_map_value", "iiiii"),
+    ("proxy_add_header_map_value", "iiiii"),
+    ("proxy_replace_header_map_value", "iiiii"),
+    ("proxy_remove_header_map_value", "iii"),
+    ("proxy_get_property", "iiii"),
+    ("proxy_set_property", "iiii"),
+    ("proxy_get_shared_data", "iiiii"),
+    ("proxy_set_shared_data", "iiiii"),
+    ("proxy_register_shared_queue", "iii"),
+    ("proxy_resolve_shared_queue", "iiiii"),
+    ("proxy_enqueue_shared_queue", "iii"),
+    ("proxy_dequeue_shared_queue", "iii"),
+    ("proxy_continue_stream", "i"),
+    ("proxy_close_stream", "i"),
+    ("proxy_send_local_response", "iiiiiiii"),
+    ("proxy_http_call", "iiiiiiiiii"),
+    ("proxy_grpc_call", "iiiiiiiiiiii"),
+    ("proxy_grpc_stream", "iiiiiiiii"),
+    ("proxy_grpc_send", "iiii"),
+    ("proxy_grpc_cancel", "i"),
+    ("proxy_grpc_close", "i"),
+    ("proxy_get_status", "iii"),
+    ("proxy_set_effective_context", "i"),
+    ("proxy_done", ""),
+    ("proxy_call_foreign_function", "iiiiii"),
+    ("proxy_define_metric", "iiii"),
+    ("proxy_get_metric", "ii"),
+    ("proxy_record_metric", "iI"),
+    ("proxy_increment_metric", "iI"),
+    ("pthread_equal", "ii"),
+    ("emscripten_notify_memory_growth", "i"),
+];
+
+pub(crate) const WASI: &[(&str, &str)] = &[
+    ("fd_write", "iiii"),
+    ("fd_read", "iiii"),
+    ("fd_seek", "iIii"),
+    ("fd_tell", "ii"),
+    ("fd_close", "i"),
+    ("fd_advise", "iIIi"),
+    ("fd_allocate", "iII"),
+    ("fd_datasync", "i"),
+    ("fd_sync", "i"),
+    ("fd_fdstat_get", "ii"),
+    ("fd_fdstat_set_flags", "ii"),
+    ("fd_fdstat_set_rights", "iII"),
+    ("fd_filestat_get", "ii"),
+    ("fd_filestat_set_size", "iI"),
+    ("fd_filestat_set_times", "iIIi"),
+    ("fd_pread", "iiiIi"),
+    ("fd_pwrite", "iiiIi"),
+    ("fd_readdir", "iiiIi"),
+    ("fd_renumber", "ii"),
+    ("fd_prestat_get", "ii"),
+    ("fd_prestat_dir_name", "iii"),
+    ("path_open", "iiiiiIIii"),
+    ("path_create_directory", "iii"),
+    ("path_filestat_get", "iiiii"),
+    ("path_filestat_set_times", "iiiiIIi"),
+    ("path_link", "iiiiiii"),
+    ("path_readlink", "iiiiii"),
+    ("path_remove_directory", "iii"),
+    ("path_rename", "iiiiii"),
+    ("path_symlink", "iiiii"),
+    ("path_unlink_file", "iii"),
+    ("environ_get", "ii"),
+    ("environ_sizes_get", "ii"),
+    ("args_get", "ii"),
+    ("args_sizes_get", "ii"),
+    ("clock_time_get", "iIi"),
+    ("clock_res_get", "ii"),
+    ("random_get", "ii"),
+    ("poll_oneoff", "iiii"),
+    ("sched_yield", ""),
+    ("proc_exit", "i"),
+    ("proc_raise", "i"),
+    ("sock_accept", "iii"),
+    ("sock_recv", "iiiiii"),
+    ("sock_send", "iiiii"),
+    ("sock_shutdown", "ii"),
 ];
 
 /// Every callback: name without `proxy_on_`, parameters, whether it returns a number.
@@ -99,6 +179,10 @@ pub(crate) const CALLBACKS: &[(&str, usize, bool)] = &[
     ("delete", 1, false),
 ];
 
+/// The memory that the puppet needs itself: names, what it is told and says, and where its free memory begins (at [`FREE_AT`]).
+pub(crate) const OWN: std::ops::Range<usize> = 0x80..0x160;
+pub(crate) const FREE_AT: usize = 0x150;
+
 /// Pages of the puppet's memory.
 pub(crate) const MEMORY_PAGES: u32 = 4;
 pub(crate) const MEMORY_END: u32 = MEMORY_PAGES << 16;
@@ -106,8 +190,9 @@ pub(crate) const MEMORY_END: u32 = MEMORY_PAGES << 16;
 /// The puppet's text. `extra` goes into the module.
 pub(crate) fn wat(extra: &str) -> String {
     let mut out = String::from("(module\n");
-    for (module, name, parameters) in IMPORTS {
-        let kinds: String = parameters
+    for import in imports() {
+        let kinds: String = import
+            .parameters
             .chars()
             .map(|kind| if kind == 'i' { " i32" } else { " i64" })
             .collect();
@@ -116,21 +201,26 @@ pub(crate) fn wat(extra: &str) -> String {
         } else {
             format!("(param{kinds})")
         };
+        let result = if import.returns() { "(result i32)" } else { "" };
         writeln!(
             out,
-            r#"(import "{module}" "{name}" (func ${name} {parameters} (result i32)))"#
+            r#"(import "{}" "{}" (func ${} {parameters} {result}))"#,
+            import.module,
+            import.own_name(),
+            import.name
         )
         .unwrap();
     }
     out.push_str(CORE);
     out.push_str("(func $dispatch (param $index i32) (param $at i32) (result i32)\n");
-    for (index, (_, name, parameters)) in IMPORTS.iter().enumerate() {
+    for (index, import) in imports().iter().enumerate() {
+        let name = import.name;
         write!(
             out,
-            "(if (i32.eq (local.get $index) (i32.const {index})) (then (return (call ${name}"
+            "(if (i32.eq (local.get $index) (i32.const {index})) (then (call ${name}"
         )
         .unwrap();
-        for (position, kind) in parameters.chars().enumerate() {
+        for (position, kind) in import.parameters.chars().enumerate() {
             let load = format!("(i64.load offset={} (local.get $at))", position * 8);
             if kind == 'i' {
                 write!(out, " (i32.wrap_i64 {load})").unwrap()
@@ -138,7 +228,12 @@ pub(crate) fn wat(extra: &str) -> String {
                 write!(out, " {load}").unwrap()
             }
         }
-        out.push_str("))))\n");
+        let nothing = if import.returns() {
+            ""
+        } else {
+            "(i32.const 0)"
+        };
+        writeln!(out, ") {nothing} return))").unwrap();
     }
     out.push_str("unreachable)\n");
     for (index, (name, parameters, returns)) in CALLBACKS.iter().enumerate() {
@@ -176,11 +271,13 @@ const CORE: &str = r#"
   (if (i32.gt_u (i32.add (local.get $at) (i32.add (local.get $size) (i32.const 16))) (i32.const 0x40000)) (then (return (i32.const 0))))
   (memory.fill (global.get $free) (i32.const 0xAA) (i32.add (local.get $size) (i32.const 32)))
   (global.set $free (i32.and (i32.add (i32.add (local.get $at) (local.get $size)) (i32.const 31)) (i32.const 0xFFFFFFF0)))
+  (i32.store (i32.const 0x150) (global.get $free))
   (local.get $at))
 (func $show (param $at i32) (param $size i32)
   (drop (call $proxy_call_foreign_function (i32.const 0x90) (i32.const 4) (local.get $at) (local.get $size) (i32.const 0) (i32.const 0))))
 (func $run (result i32) (local $at i32) (local $op i32) (local $a i32) (local $b i32)
   (global.set $free (i32.const 0x10000))
+  (i32.store (i32.const 0x150) (global.get $free))
   (i32.store (i32.const 0x118) (i32.const 1))
   (loop $next
     (i32.store (i32.const 0x140) (i32.const 0))
@@ -223,7 +320,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let head = |op: u32, a: u32, b: u32| {
             [op, a, b]
                 .iter()
@@ -233,9 +330,9 @@ impl Step {
         match self {
             Step::Return(value) => head(0, *value, 0),
             Step::Call(name, arguments) => {
-                let index = IMPORTS
+                let index = imports()
                     .iter()
-                    .position(|(_, known, _)| known == name)
+                    .position(|import| import.name == *name)
                     .unwrap_or_else(|| panic!("{name}"));
                 let mut out = head(1, index as u32, 0);
                 out.truncate(8);

@@ -33,6 +33,21 @@ impl TimeText {
         text
     }
 
+    /// Writes `2026-11-23T11:50:02.123Z`.
+    pub(super) fn iso(&self, out: &mut Vec<u8>, wall: Duration) {
+        self.update(wall.as_secs());
+        out.extend_from_slice(self.iso.borrow().as_bytes());
+        out.push(b'.');
+        padded(out, u64::from(wall.subsec_millis()), 3);
+        out.push(b'Z');
+    }
+
+    /// Writes `23/Nov/2026:11:50:02 +0000`.
+    pub(super) fn common(&self, out: &mut Vec<u8>, wall: Duration) {
+        self.update(wall.as_secs());
+        out.extend_from_slice(self.common.borrow().as_bytes());
+    }
+
     fn update(&self, second: u64) {
         if self.second.replace(second) == second {
             return;
@@ -79,17 +94,19 @@ pub(super) fn json(
     wall: Duration,
     time: &TimeText,
 ) {
-    time.update(wall.as_secs());
     let facts = &exchange.facts;
     let head = exchange.request.borrow();
     out.extend_from_slice(b"{\"time\":\"");
-    out.extend_from_slice(time.iso.borrow().as_bytes());
-    out.push(b'.');
-    padded(out, u64::from(wall.subsec_millis()), 3);
-    out.extend_from_slice(b"Z\",\"client_ip\":\"");
+    time.iso(out, wall);
+    out.extend_from_slice(b"\",\"client_ip\":\"");
     client(out, exchange, client_ip);
     out.extend_from_slice(b"\",\"peer\":\"");
     out.extend_from_slice(exchange.client.peer_text.as_bytes());
+    let config = &exchange.active.generation.config;
+    if let Some(listener) = config.listener_at(exchange.client.bind) {
+        out.extend_from_slice(b"\",\"listener\":\"");
+        out.extend_from_slice(listener.name.as_bytes());
+    }
     out.extend_from_slice(b"\",\"method\":\"");
     escaped(out, head.method.as_str().as_bytes());
     out.extend_from_slice(b"\",\"host\":\"");
@@ -169,11 +186,10 @@ pub(super) fn combined(
     wall: Duration,
     time: &TimeText,
 ) {
-    time.update(wall.as_secs());
     let head = exchange.request.borrow();
     client(out, exchange, client_ip);
     out.extend_from_slice(b" - - [");
-    out.extend_from_slice(time.common.borrow().as_bytes());
+    time.common(out, wall);
     out.extend_from_slice(b"] \"");
     escaped(out, head.method.as_str().as_bytes());
     out.push(b' ');
@@ -205,7 +221,7 @@ fn client(out: &mut Vec<u8>, exchange: &Exchange, client_ip: Option<&str>) {
 }
 
 /// Escapes as JSON does; bytes that are not ASCII are written as if they were Latin-1, so that a line is always valid.
-fn escaped(out: &mut Vec<u8>, text: &[u8]) {
+pub(super) fn escaped(out: &mut Vec<u8>, text: &[u8]) {
     if text
         .iter()
         .all(|&byte| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\')
@@ -233,7 +249,7 @@ const fn hex(digit: u8) -> u8 {
     }
 }
 
-fn number(out: &mut Vec<u8>, value: u64) {
+pub(super) fn number(out: &mut Vec<u8>, value: u64) {
     padded(out, value, 1);
 }
 

@@ -5,17 +5,21 @@
 //! the log never holds up a request.
 
 mod format;
+mod format_refused;
 mod writer;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::LogFormat;
 use crate::counters::WorkerCounters;
+use crate::http::client::Client;
 use crate::http::exchange::Exchange;
+use crate::http::refused::Refused;
 
 pub(crate) use writer::{Message, Writer, check as check_target};
 
@@ -66,6 +70,27 @@ impl LogBuffer {
                 }
             }
         }
+        self.line_added();
+    }
+
+    /// Adds the line of a request that never became an exchange.
+    pub(crate) fn refused(&self, client: &Client, refused: &Refused) {
+        {
+            let lines = &mut *self.lines.borrow_mut();
+            let wall = self.clock.wall(Instant::now());
+            match self.format {
+                LogFormat::Json => {
+                    format_refused::json(lines, client, refused, wall, &self.time);
+                }
+                LogFormat::Combined => {
+                    format_refused::combined(lines, client, refused, wall, &self.time);
+                }
+            }
+        }
+        self.line_added();
+    }
+
+    fn line_added(&self) {
         self.count.set(self.count.get() + 1);
         if self.lines.borrow().len() >= CHUNK {
             self.flush();

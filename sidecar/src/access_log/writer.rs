@@ -84,24 +84,29 @@ fn run(mut output: Output, mut target: LogTarget, messages: &Receiver<Message>) 
     let mut is_failing = false;
     // Ends when the last sender is dropped.
     while let Ok(message) = messages.recv() {
-        let wanted = match message {
+        let (wanted, is_told) = match message {
             Message::Lines(lines) => {
                 let result = output.write(&lines);
                 if let (Err(error), false) = (&result, is_failing) {
-                    tracing::error!("cannot write the access log: {error}");
+                    tracing::error!("cannot write the access log {target}: {error}");
                 }
                 is_failing = result.is_err();
                 continue;
             }
-            Message::Reopen => target.clone(),
-            Message::Target(wanted) => wanted,
+            Message::Reopen => (target.clone(), true),
+            Message::Target(wanted) => (wanted, false),
         };
         match Output::open(&wanted) {
             Ok(opened) => {
                 output = opened;
                 target = wanted;
+                if is_told {
+                    tracing::info!("access log {target} reopened");
+                }
             }
-            Err(error) => tracing::error!("cannot reopen the access log: {error}"),
+            Err(error) => {
+                tracing::error!("cannot open the access log {wanted}, {target} stays: {error}")
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod locate;
 pub mod tls;
 mod valid;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,7 +116,21 @@ pub struct ExtraFilter {
     pub configuration: String,
 }
 
+impl fmt::Display for LogTarget {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => formatter.write_str("standard output"),
+            Self::File(path) => path.display().fmt(formatter),
+        }
+    }
+}
+
 impl Config {
+    /// The listener that is configured for this address.
+    pub(crate) fn listener_at(&self, bind: SocketAddr) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.bind == bind)
+    }
+
     /// Reads and checks the file; its certificates and filters too. No port is opened, nothing is written.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 use evenkeel_host::embedder::{Attribute, Value};
 use http::Version;
 
-use crate::http::exchange::Exchange;
+use crate::http::exchange::{Details, Exchange};
 
 /// Answers with the value if it is known now.
 pub(crate) fn answer(
@@ -132,7 +132,7 @@ fn message(exchange: &Exchange, attribute: Attribute, answer: &mut dyn FnMut(Val
         },
         Attribute::ResponseCodeDetails => {
             let details = facts.details.borrow();
-            if details.text().is_empty() {
+            if matches!(*details, Details::None) {
                 return false;
             }
             answer(Value::Bytes(details.text().as_bytes()));
@@ -141,6 +141,10 @@ fn message(exchange: &Exchange, attribute: Attribute, answer: &mut dyn FnMut(Val
         Attribute::ResponseSize | Attribute::ResponseTotalSize => {
             answer(int(facts.response_bytes.get()))
         }
+        Attribute::ResponseBackendLatency => match facts.backend_latency() {
+            Some(latency) => answer(Value::Duration(latency)),
+            None => return false,
+        },
         _ => return false,
     }
     true

@@ -256,10 +256,14 @@ impl Upstream {
             Poll::Ready(Some(Ok(frame))) => {
                 // Nothing comes after trailers, and nobody asks for it.
                 self.is_complete = frame.is_trailers() || self.incoming.is_end_stream();
+                if self.is_complete {
+                    exchange.note_received();
+                }
                 Poll::Ready(Some(Ok(without_illegal_trailers(frame))))
             }
             Poll::Ready(None) => {
                 self.is_complete = true;
+                exchange.note_received();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(_))) => {

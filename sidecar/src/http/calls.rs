@@ -1,5 +1,8 @@
 //! HTTP calls that filters make: to a pool, to one exact server of a pool (`<pool>.check`).
 //!
+//! A call names its server, in the header that steers requests. One that names none, or no member of the pool, is refused at once:
+//! nobody else is chosen, as in the configuration that `evenkeel envoy` makes.
+//!
 //! Outcomes are Envoy's: no connection or closed without an answer is a `503` response, no head in time a `504`, an end in
 //! the middle of the body a reset.
 
@@ -10,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use evenkeel_host::embedder::{CallRefused, HttpCall, HttpCallOutcome, Pairs};
 use evenkeel_policy::contract::{CHECK_CLUSTER_SUFFIX, STEERING_HEADER};
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Limited};
@@ -58,8 +61,7 @@ pub(crate) fn start(
 struct Target {
     generation: Arc<crate::generation::Generation>,
     pool: usize,
-    /// `None`: not a member, which a strict pool answers with 503.
-    server: Option<usize>,
+    server: usize,
 }
 
 impl Target {
@@ -69,10 +71,10 @@ impl Target {
             .headers
             .iter()
             .find(|(name, _)| name.eq_ignore_ascii_case(STEERING_HEADER.as_bytes()));
-        let (name, is_strict) = match call.upstream.strip_suffix(CHECK_CLUSTER_SUFFIX.as_bytes()) {
-            Some(name) => (name, true),
-            None => (call.upstream.as_slice(), false),
-        };
+        let name = call
+            .upstream
+            .strip_suffix(CHECK_CLUSTER_SUFFIX.as_bytes())
+            .unwrap_or(&call.upstream);
         let number = generation
             .pool_named(name)
             .ok_or(CallRefused::UnknownUpstream)?;
@@ -80,28 +82,20 @@ impl Target {
             .pools
             .get(number)
             .ok_or(CallRefused::UnknownUpstream)?;
-        if pool.servers.is_empty() {
-            return Err(CallRefused::NoEndpoints);
-        }
         let named = steering.and_then(|(_, list)| {
             list.split(|&byte| byte == b',')
                 .find_map(|entry| pool.server_at(entry.trim_ascii()))
         });
-        let server = if is_strict {
-            named
-        } else {
-            named.or_else(|| active.next_for_call(number))
-        };
         Ok(Self {
             generation: Arc::clone(generation),
             pool: number,
-            server,
+            server: named.ok_or(CallRefused::NoEndpoints)?,
         })
     }
 
     fn server(&self) -> Option<(&crate::generation::Pool, &Server)> {
         let pool = self.generation.pools.get(self.pool)?;
-        Some((pool, pool.servers.get(self.server?)?))
+        Some((pool, pool.servers.get(self.server)?))
     }
 }
 
@@ -128,16 +122,28 @@ fn request(call: &HttpCall) -> Option<Request<UpstreamBody>> {
         }
     }
     headers.insert(HOST, authority?);
+    let method = method?;
     let body = if call.body.is_empty() {
+        if has_meaning_for_content(&method) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         UpstreamBody::Empty
     } else {
         UpstreamBody::Whole(Bytes::copy_from_slice(&call.body))
     };
     let mut request = Request::new(body);
-    *request.method_mut() = method?;
+    *request.method_mut() = method;
     *request.uri_mut() = Uri::from(path?);
     *request.headers_mut() = headers;
     Some(request)
+}
+
+/// Whether a request of this method says that it has no body (RFC 9110 section 8.6).
+fn has_meaning_for_content(method: &Method) -> bool {
+    !matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT
+    )
 }
 
 async fn perform(

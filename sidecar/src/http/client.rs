@@ -22,12 +22,14 @@ pub(crate) enum Phase {
     Tunnel,
 }
 
-/// What the connection's task is told from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the connection's task is told from outside, the weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Order {
     None,
     /// No further request after the present ones.
     Drain,
+    /// A head of HTTP/1 that began did not come in time: say so and close.
+    Late,
     /// Close now.
     Close,
 }
@@ -55,6 +57,9 @@ pub(crate) struct Client {
     pub(crate) tls: OnceCell<Tls>,
     phase: Cell<Phase>,
     since: Cell<Ticks>,
+    /// Bytes of a head came in that no request has begun with yet.
+    awaits_head: Cell<bool>,
+    is_http2: Cell<bool>,
     /// Requests that have begun and not ended (more than one with HTTP/2).
     running: Cell<usize>,
     order: Cell<Order>,
@@ -83,6 +88,8 @@ impl Client {
             tls: OnceCell::new(),
             phase: Cell::new(Phase::Head),
             since: Cell::new(worker.clock.now()),
+            awaits_head: Cell::new(false),
+            is_http2: Cell::new(false),
             running: Cell::new(0),
             order: Cell::new(Order::None),
             waker: RefCell::new(None),
@@ -94,10 +101,26 @@ impl Client {
     /// Bytes came in: an idle connection now has a head on its way; a tunnel is alive.
     pub(crate) fn saw_read(&self) {
         match self.phase.get() {
-            Phase::Idle => self.enter(Phase::Head),
+            // Which bytes begin a head, only h2 knows: a window update must not cut an idle client off.
+            Phase::Idle | Phase::Head if self.is_http2.get() => {}
+            Phase::Idle => {
+                self.enter(Phase::Head);
+                self.awaits_head.set(true);
+            }
+            Phase::Head => self.awaits_head.set(true),
             Phase::Tunnel => self.since.set(self.worker.clock.now()),
-            Phase::Head | Phase::Busy => {}
+            Phase::Busy => {}
         }
+    }
+
+    /// From here on the client speaks HTTP/2.
+    pub(crate) fn switch_to_http2(&self) {
+        self.is_http2.set(true);
+    }
+
+    /// Whether a head has begun and is not whole yet (HTTP/1 only).
+    pub(crate) fn awaits_head(&self) -> bool {
+        self.awaits_head.get()
     }
 
     /// Bytes went out: whoever takes the last of a long answer is not idle yet.
@@ -112,6 +135,7 @@ impl Client {
 
     pub(crate) fn request_begins(&self) {
         self.running.set(self.running.get() + 1);
+        self.awaits_head.set(false);
         self.enter(Phase::Busy);
     }
 
@@ -144,9 +168,7 @@ impl Client {
 
     /// Tells the connection's task; the stronger order stays.
     pub(crate) fn order(&self, order: Order) {
-        if self.order.get() != Order::Close {
-            self.order.set(order);
-        }
+        self.order.set(self.order.get().max(order));
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }

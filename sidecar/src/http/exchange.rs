@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_host::http_filters::{Event, HttpFilters};
 use http::{HeaderMap, StatusCode};
@@ -121,7 +121,11 @@ pub(crate) struct Facts {
     pub(crate) response_bytes: Cell<u64>,
     pub(crate) upstream: Cell<Option<std::net::SocketAddr>>,
     pub(crate) upstream_local: Cell<Option<std::net::SocketAddr>>,
-    pub(crate) ready_after: Cell<Option<std::time::Duration>>,
+    pub(crate) ready_after: Cell<Option<Duration>>,
+    /// When the request began to leave for the server that was tried last.
+    sent: Cell<Option<Instant>>,
+    /// When the last of the response had come from it.
+    received: Cell<Option<Instant>>,
     pub(crate) ended: Cell<Option<Instant>>,
 }
 
@@ -161,6 +165,14 @@ impl Facts {
     pub(crate) fn forget_failures(&self) {
         self.flags.set(0);
         self.transport_failure.borrow_mut().clear();
+    }
+
+    pub(crate) fn backend_latency(&self) -> Option<Duration> {
+        Some(
+            self.received
+                .get()?
+                .saturating_duration_since(self.sent.get()?),
+        )
     }
 
     pub(crate) fn detail(&self, details: &'static str) {
@@ -334,6 +346,25 @@ impl Exchange {
             .borrow()
             .as_ref()
             .map_or(self.started_tick, |socket| socket.active.get())
+    }
+
+    /// The request begins to leave for a server.
+    pub(crate) fn note_sent(&self) {
+        if self.has_other_filters() {
+            self.facts.sent.set(Some(Instant::now()));
+        }
+    }
+
+    /// All of the response has come from the server.
+    pub(crate) fn note_received(&self) {
+        if self.has_other_filters() {
+            self.facts.received.set(Some(Instant::now()));
+        }
+    }
+
+    /// Filters of the operator's own may ask for what evenkeel's does not.
+    pub(crate) fn has_other_filters(&self) -> bool {
+        self.active.generation.filters.len() > 1
     }
 
     /// Moves the in-flight count to a server, or to none.

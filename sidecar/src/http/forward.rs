@@ -11,6 +11,13 @@
 //! | silent too long, not HTTP, closed in the middle of the response | no other |
 //!
 //! All but the last but one only as far as the filter's retry headers allow.
+//!
+//! # Why informational responses end here
+//!
+//! A server's `103 Early Hints` does not reach the client, nor its `100`: hyper 1.12 tells of them (`ext::on_informational`), but its server
+//! refuses to send one, in HTTP/1 and HTTP/2 (`proto/h1/role.rs`: "response with 1xx status code not supported"). RFC 9110 section 15.2
+//! asks a proxy to pass them on; stock Envoy drops them too. `Expect: 100-continue` is not affected: this proxy answers it
+//! itself, when a server is there to take the body, and servers do not get it.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -258,6 +265,7 @@ async fn send(
     exchange.facts.upstream_local.set(connection.local());
     exchange.socket.replace(Some(socket));
     exchange.waiting.set(Waiting::ResponseHead);
+    exchange.note_sent();
     let mut response = pin!(connection.send(outgoing(exchange, &connection, hop_by_hop)));
     let result = poll_fn(|cx| {
         exchange.attend(cx);

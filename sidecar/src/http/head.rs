@@ -5,6 +5,7 @@ use http::header::{EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri, Version, request};
 
+use crate::config::Limits;
 use crate::http::hop_by_hop::{self, HopByHop};
 
 /// The head as filters see and change it. The authority is in `headers`, as `host`.
@@ -15,6 +16,9 @@ pub(crate) struct RequestHead {
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
 }
+
+/// What each line of a head counts besides its name and value (RFC 9113 section 6.5.2).
+const LIST_ENTRY_BYTES: usize = 32;
 
 /// Why a request is refused before anything is done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +126,21 @@ impl RequestHead {
             });
         }
         Ok(hop_by_hop)
+    }
+
+    /// Whether the head is larger than `limits.header_bytes`, counted as RFC 9113 section 6.5.2 counts, or has more lines than
+    /// `limits.headers`. HTTP/1 heads were measured while they were read.
+    pub(crate) fn is_too_large(&self, limits: &Limits) -> bool {
+        if self.version != Version::HTTP_2 {
+            return false;
+        }
+        let lines = self.headers.iter();
+        let bytes: usize = lines
+            .map(|(name, value)| name.as_str().len() + value.len() + LIST_ENTRY_BYTES)
+            .sum();
+        let pseudo = [self.method.as_str().len(), self.path.as_str().len()];
+        let pseudo: usize = pseudo.iter().map(|value| value + LIST_ENTRY_BYTES).sum();
+        self.headers.len() > limits.headers || bytes + pseudo > limits.header_bytes
     }
 
     /// RFC 9110 section 9.2.2: whether doing it twice is as good as once.

@@ -24,11 +24,17 @@ pub(crate) struct HopByHop {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooMany;
 
-/// Removes them. One pass over the names when there are none.
+/// Removes them. One pass over the names when there are none, or nothing but `Connection: keep-alive` or `close`, which is what
+/// servers send.
 pub(crate) fn remove(headers: &mut HeaderMap) -> Result<HopByHop, TooMany> {
     let mut found = HopByHop::default();
-    if !headers.keys().any(is_hop_by_hop) {
-        return Ok(found);
+    match present(headers) {
+        Present::Nothing => return Ok(found),
+        Present::Persistence => {
+            headers.remove(CONNECTION);
+            return Ok(found);
+        }
+        Present::More => {}
     }
     let named = connection_names(headers)?;
     if named.iter().any(|name| name == "upgrade") {
@@ -53,6 +59,31 @@ pub(crate) fn remove(headers: &mut HeaderMap) -> Result<HopByHop, TooMany> {
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
     Ok(found)
+}
+
+/// What of them is in a message.
+enum Present {
+    Nothing,
+    /// One `Connection` header that names no other header.
+    Persistence,
+    More,
+}
+
+fn present(headers: &HeaderMap) -> Present {
+    let mut present = Present::Nothing;
+    for (name, value) in headers {
+        if !is_hop_by_hop(name) {
+            continue;
+        }
+        let value = value.as_bytes();
+        let is_persistence =
+            value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close");
+        if name != CONNECTION || !is_persistence || !matches!(present, Present::Nothing) {
+            return Present::More;
+        }
+        present = Present::Persistence;
+    }
+    present
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {

@@ -2,9 +2,9 @@
 
 use evenkeel_host::embedder::Pairs;
 use http::StatusCode;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use crate::http::exchange::flags;
+use crate::http::exchange::{ResponseHead, flags};
 
 /// Header that says why, in one word.
 const ERROR_HEADER: &str = "x-evenkeel-error";
@@ -17,6 +17,7 @@ pub(crate) enum Why {
     ExpectationFailed,
     RequestTimeout,
     BodyTooLong,
+    HeadTooLarge,
     NoRoute,
     UnknownPool,
     NoHealthyUpstream,
@@ -51,6 +52,7 @@ impl Why {
             Self::ExpectationFailed => (417, "expectation_failed", "expectation_failed", flags::BAD_REQUEST, "the expectation is not known"),
             Self::RequestTimeout => (408, "request_timeout", "stream_idle_timeout", flags::IDLE_TIMEOUT, "the request body did not arrive in time"),
             Self::BodyTooLong => (413, "body_too_long", "request_payload_too_large", flags::BAD_REQUEST, "the request body is too long"),
+            Self::HeadTooLarge => (431, "head_too_large", "http2.codec_error", flags::BAD_REQUEST, "the request head is too large"),
             Self::NoRoute => (404, "no_route", "route_not_found", flags::NO_ROUTE, "no route leads there"),
             Self::UnknownPool => (503, "no_healthy_upstream", "cluster_not_found", flags::NO_POOL, "no such pool"),
             Self::NoHealthyUpstream => (503, "no_healthy_upstream", "no_healthy_upstream", flags::NO_HEALTHY_UPSTREAM, "no server is available"),
@@ -97,6 +99,23 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    /// As filters see it: with its length, if it has any.
+    pub(crate) fn into_parts(mut self) -> (ResponseHead, Vec<u8>) {
+        if self.body.is_empty() {
+            self.headers.remove(CONTENT_LENGTH);
+        } else {
+            self.headers
+                .insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        }
+        let head = ResponseHead {
+            status: self.status,
+            headers: self.headers,
+        };
+        (head, self.body)
+    }
 }
 
 /// The proxy's own words.

@@ -11,6 +11,7 @@ pub(crate) mod forward;
 pub(crate) mod head;
 pub(crate) mod hop_by_hop;
 pub(crate) mod local_reply;
+pub(crate) mod refused;
 pub(crate) mod server;
 pub(crate) mod steering;
 pub(crate) mod stream;

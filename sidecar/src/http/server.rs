@@ -55,6 +55,16 @@ pub(crate) async fn serve(
     let (parts, body) = request.into_parts();
     let (head, checked) = RequestHead::new(parts);
     let guard = Exchange::begin(&client, head, body);
+    let limits = guard.0.active.generation.config.limits;
+    if guard.0.request.borrow().is_too_large(&limits) {
+        return Ok(refuse(
+            guard,
+            Malformed {
+                status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                why: "the request head is too large",
+            },
+        ));
+    }
     match checked {
         Ok(hop_by_hop) => run(guard, &hop_by_hop).await,
         Err(malformed) => Ok(refuse(guard, malformed)),
@@ -67,17 +77,15 @@ fn refuse(guard: Guard, malformed: Malformed) -> Response<ResponseBody> {
         StatusCode::METHOD_NOT_ALLOWED => Why::MethodNotServed,
         StatusCode::EXPECTATION_FAILED => Why::ExpectationFailed,
         StatusCode::PAYLOAD_TOO_LARGE => Why::BodyTooLong,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Why::HeadTooLarge,
         _ => Why::BadRequest,
     };
     note(&guard.0, why);
     guard.0.client.must_linger.set(true);
     let mut reply = local_reply::own(why);
     reply.body = format!("{}\n", malformed.why).into_bytes();
-    let head = ResponseHead {
-        status: reply.status,
-        headers: reply.headers,
-    };
-    finish_head(guard, head, reply.body)
+    let (head, body) = reply.into_parts();
+    finish_head(guard, head, body)
 }
 
 async fn run(guard: Guard, hop_by_hop: &HopByHop) -> Result<Response<ResponseBody>, Aborted> {
@@ -154,6 +162,9 @@ async fn answer_upstream(
         headers: parts.headers,
     }));
     let is_end = hyper::body::Body::is_end_stream(&incoming);
+    if is_end {
+        exchange.note_received();
+    }
     match filter::response_headers(exchange, is_end).await {
         Passed::Onward => {}
         Passed::Reply(reply) => return Ok(replace_with(guard, reply)),
@@ -228,11 +239,10 @@ async fn answer_filter(guard: Guard, reply: LocalReply) -> Result<Response<Respo
 async fn answer_local(guard: Guard, reply: Reply) -> Result<Response<ResponseBody>, Aborted> {
     let exchange = &guard.0;
     exchange.facts.status.set(reply.status.as_u16());
-    exchange.response.replace(Some(ResponseHead {
-        status: reply.status,
-        headers: reply.headers,
-    }));
-    match filter::response_headers(exchange, reply.body.is_empty()).await {
+    let (head, body) = reply.into_parts();
+    exchange.response.replace(Some(head));
+    let has_body = !body.is_empty() && exchange.request.borrow().method != Method::HEAD;
+    match filter::response_headers(exchange, !has_body).await {
         Passed::Onward | Passed::Failed => {}
         Passed::Reply(reply) => return Ok(replace_with(guard, reply)),
         Passed::Reset => return Err(aborted(exchange)),
@@ -241,7 +251,11 @@ async fn answer_local(guard: Guard, reply: Reply) -> Result<Response<ResponseBod
     let Some(head) = exchange.response.borrow_mut().take() else {
         return Err(Aborted);
     };
-    let body = filter::own_body(exchange, reply.body).await;
+    let body = if has_body {
+        filter::own_body(exchange, body).await
+    } else {
+        body
+    };
     Ok(finish_head(guard, head, body))
 }
 
@@ -250,28 +264,16 @@ fn replace_with(guard: Guard, reply: LocalReply) -> Response<ResponseBody> {
     guard.0.facts.why.set(Some(Why::Filter));
     *guard.0.facts.details.borrow_mut() = Details::Told(reply.details);
     let reply = local_reply::of_filter(reply.status, reply.headers, reply.body);
-    finish_head(
-        guard,
-        ResponseHead {
-            status: reply.status,
-            headers: reply.headers,
-        },
-        reply.body,
-    )
+    let (head, body) = reply.into_parts();
+    finish_head(guard, head, body)
 }
 
 /// A filter held the response too long.
 fn refuse_late(guard: Guard) -> Response<ResponseBody> {
     note(&guard.0, Why::FilterTimeout);
     let reply = local_reply::own(Why::FilterTimeout);
-    finish_head(
-        guard,
-        ResponseHead {
-            status: reply.status,
-            headers: reply.headers,
-        },
-        reply.body,
-    )
+    let (head, body) = reply.into_parts();
+    finish_head(guard, head, body)
 }
 
 fn finish_head(guard: Guard, head: ResponseHead, body: Vec<u8>) -> Response<ResponseBody> {
@@ -298,8 +300,8 @@ fn finish_head(guard: Guard, head: ResponseHead, body: Vec<u8>) -> Response<Resp
 fn decorate(exchange: &Exchange, response: &mut Response<()>, head: ResponseHead) {
     exchange.facts.status.set(head.status.as_u16());
     *response.status_mut() = head.status;
-    if exchange.active.generation.filters.len() > 1 {
-        // Filters of the operator's own may read it when they log; evenkeel's does not.
+    if exchange.has_other_filters() {
+        // They may read it when they log.
         let headers = head.headers.clone();
         exchange.response.replace(Some(ResponseHead {
             status: head.status,

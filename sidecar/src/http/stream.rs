@@ -81,6 +81,7 @@ impl HttpStream for Exchange {
     }
 
     fn value(&self, map: Map, name: &[u8], visit: &mut dyn FnMut(&[u8])) -> bool {
+        let name = in_lower_case(name);
         match map {
             Map::RequestHeaders => {
                 let head = self.request.borrow();
@@ -216,6 +217,7 @@ impl Exchange {
     }
 
     fn replace_pseudo(&self, map: Map, name: &[u8], value: &[u8]) -> bool {
+        let name = in_lower_case(name);
         match map {
             Map::RequestHeaders => {
                 replace_request_pseudo(&mut self.request.borrow_mut(), name, value)
@@ -249,6 +251,18 @@ fn replace_request_pseudo(head: &mut RequestHead, name: &[u8], value: &[u8]) -> 
         b":scheme" => true,
         _ => false,
     }
+}
+
+/// A pseudo-header as HTTP/2 writes it, however the filter does. Other names stay as they are: the maps know them in any case.
+fn in_lower_case(name: &[u8]) -> &[u8] {
+    const PSEUDO: [&[u8]; 5] = [b":path", b":method", b":scheme", b":authority", b":status"];
+    if name.first() != Some(&b':') {
+        return name;
+    }
+    PSEUDO
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(name))
+        .unwrap_or(name)
 }
 
 /// Names that the filter sets on every request: known ones need neither a check nor an allocation.

@@ -1,4 +1,7 @@
 //! One client connection, from its first byte to its last: TLS, which HTTP, serving, upgrade, a clean end.
+//!
+//! A connection waits for its next request most of its life, so its task is kept small: whatever most connections never come to
+//! (TLS, HTTP/2, a tunnel, lingering) is a box of its own, made when it comes to that.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -7,15 +10,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::config::Limits;
-use crate::http::client::{Client, Order, Tls};
+use crate::http::client::{Client, Order, Phase, Tls};
+use crate::http::refused::Refused;
 use crate::http::{server, upgrade};
 
 /// What a client that speaks HTTP/2 without being asked sends first (RFC 9113 section 3.4).
@@ -29,6 +33,9 @@ const BUFFER_MIN: usize = 8192;
 const H2_STREAMS_MAX: u32 = 128;
 /// Streams that a client may open and reset before they were served, and resets that its errors may cause (CVE-2023-44487).
 const H2_RESETS_MAX: usize = 64;
+/// How many times `limits.header_bytes` h2 takes of a head before it refuses it by itself. What is larger than the limit and not
+/// that large is refused by us, with a reason and a line in the log.
+const H2_LIST_ROOM: usize = 2;
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 
@@ -52,13 +59,7 @@ pub(crate) async fn run(client: &Rc<Client>, stream: TcpStream) {
 
 async fn serve(client: &Rc<Client>, mut stream: TcpStream) {
     let active = client.worker.active();
-    let Some(listener) = active
-        .generation
-        .config
-        .listeners
-        .iter()
-        .find(|listener| listener.bind == client.bind)
-    else {
+    let Some(listener) = active.generation.config.listener_at(client.bind) else {
         return;
     };
     let limits = active.generation.config.limits;
@@ -69,13 +70,23 @@ async fn serve(client: &Rc<Client>, mut stream: TcpStream) {
                 serve_http1(client, ClientStream::new(client, stream, read), limits).await
             }
             Ok(Some((Protocol::Http2, read))) => {
-                serve_http2(client, ClientStream::new(client, stream, read), limits).await
+                let stream = ClientStream::new(client, stream, read);
+                Box::pin(serve_http2(client, stream, limits)).await;
             }
             Ok(None) | Err(_) => {}
         };
     };
     let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::clone(config));
     drop(active);
+    Box::pin(serve_tls(client, acceptor, stream, limits)).await;
+}
+
+async fn serve_tls(
+    client: &Rc<Client>,
+    acceptor: tokio_rustls::TlsAcceptor,
+    stream: TcpStream,
+    limits: Limits,
+) {
     let stream = match acceptor.accept(stream).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -96,9 +107,9 @@ async fn serve(client: &Rc<Client>, mut stream: TcpStream) {
     });
     let stream = ClientStream::new(client, stream, Bytes::new());
     if is_http2 {
-        serve_http2(client, stream, limits).await;
+        Box::pin(serve_http2(client, stream, limits)).await;
     } else {
-        serve_http1(client, stream, limits).await;
+        Box::pin(serve_http1(client, stream, limits)).await;
     }
 }
 
@@ -141,22 +152,49 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let service = service_fn(|request| server::serve(Rc::clone(client), request));
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     // Drained by `Connection: close` in its next answer, and by the janitor.
-    let ended = (&mut connection).await;
-    if let Err(error) = &ended
-        && error.is_parse()
-    {
-        client.worker.counters.connections_failed.add(1);
-        client.must_linger.set(true);
-        tracing::debug!(peer = %client.peer, "malformed request: {error}");
-    }
+    let ended = poll_fn(|cx| {
+        if client.pending_order() == Order::Late {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut connection).poll(cx).map(Some)
+    })
+    .await;
     let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    match ended {
+        None => {
+            Refused::late(client).record(client);
+            client.enter(Phase::Busy);
+            client.must_linger.set(true);
+            // Who does not read it is cut off.
+            let answer = stream.write_all(LATE_ANSWER);
+            let _ = Box::pin(tokio::time::timeout(LINGER_TIME_MAX, answer)).await;
+        }
+        Some(Err(error)) => {
+            if error.is_parse() {
+                client.worker.counters.connections_failed.add(1);
+                client.must_linger.set(true);
+            }
+            if let Some(refused) = Refused::by_http1(client, &error) {
+                refused.record(client);
+            }
+        }
+        Some(Ok(())) => {}
+    }
     let tunnel = client.tunnel.borrow_mut().take();
     if let Some(tunnel) = tunnel {
-        upgrade::copy(client, parts.io.into_inner(), parts.read_buf, tunnel).await;
+        Box::pin(upgrade::copy(client, stream, parts.read_buf, tunnel)).await;
     } else if client.must_linger.get() {
-        linger(parts.io.into_inner()).await;
+        // Refused already: what it still sends is no head that could be late.
+        client.enter(Phase::Busy);
+        Box::pin(linger(stream)).await;
     }
 }
+
+/// RFC 9110 section 15.5.9: to a client whose request did not come in time.
+const LATE_ANSWER: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\
+    x-evenkeel-error: request_timeout\r\n\r\n";
 
 /// What hyper allows by itself, in a buffer on the stack.
 const HYPER_HEADERS_MAX: usize = 100;
@@ -166,13 +204,15 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     stream: ClientStream<S>,
     limits: Limits,
 ) {
-    let header_bytes = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+    client.switch_to_http2();
+    let list_max = limits.header_bytes.saturating_mul(H2_LIST_ROOM);
+    let list_max = u32::try_from(list_max).unwrap_or(u32::MAX);
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .max_concurrent_streams(H2_STREAMS_MAX)
         .max_pending_accept_reset_streams(H2_RESETS_MAX)
         .max_local_error_reset_streams(H2_RESETS_MAX)
-        .max_header_list_size(header_bytes)
+        .max_header_list_size(list_max)
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW);
     let service_client = Rc::clone(client);
@@ -187,8 +227,11 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         connection.as_mut().poll(cx)
     })
     .await;
-    if let Err(error) = ended {
-        tracing::debug!(peer = %client.peer, "HTTP/2 connection ended: {error}");
+    if let Err(error) = ended
+        && let Some(refused) = Refused::by_http2(client, &error)
+    {
+        client.worker.counters.connections_failed.add(1);
+        refused.record(client);
     }
 }
 
@@ -246,8 +289,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
         let this = self.get_mut();
         if !this.first.is_empty() {
             let length = this.first.len().min(buffer.remaining());
-            buffer.put_slice(this.first.get(..length).unwrap_or_default());
-            this.first.advance(length);
+            buffer.put_slice(&this.first.split_to(length));
+            if this.first.is_empty() {
+                // What is read is given back to the allocator now, not when the connection ends.
+                this.first = Bytes::new();
+            }
+            this.client.saw_read();
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::{SECOND_ROUTE, Task, envoy, write};
 use crate::process::first_line;
 
-/// The binary built beside this program, with the same profile; `EVENKEEL_BINARY` names another.
+/// The binary built beside this program, with the same profile; `EVENKEEL_BIN` names another.
 pub fn binary() -> Result<PathBuf> {
-    let binary = match std::env::var_os("EVENKEEL_BINARY") {
+    let binary = match std::env::var_os("EVENKEEL_BIN") {
         Some(binary) => PathBuf::from(binary),
         None => std::env::current_exe()?.with_file_name("evenkeel"),
     };

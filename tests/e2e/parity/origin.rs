@@ -139,6 +139,12 @@ fn answer(request: &Request, mut stream: &TcpStream) -> Option<()> {
         "unavailable" => stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy").ok(),
         "big" => respond(request, stream, "0123456789abcdef".repeat(query.parse::<usize>().ok()?.min(1 << 20) / 16).as_bytes()),
         "echo" => respond(request, stream, echo(request).as_bytes()),
+        "hints" => {
+            stream
+                .write_all(b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
+                .ok()?;
+            respond(request, stream, b"after the hints\n")
+        }
         "empty" => respond(request, stream, b""),
         _ => respond(request, stream, b"hello from the origin\n"),
     }

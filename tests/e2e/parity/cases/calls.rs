@@ -172,6 +172,7 @@ pub(crate) fn cases() -> Vec<Case> {
             ),
         ),
     ];
+    cases.extend(without_a_body());
     cases.extend(strict());
     cases.push(without_waiting());
     cases.push(outlives_its_stream());
@@ -179,6 +180,21 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.push(two_in_a_row());
     cases.push(maps_end_with_the_resume());
     cases
+}
+
+/// Which methods say that they have no body.
+fn without_a_body() -> impl Iterator<Item = Case> {
+    ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "REPORT"]
+        .into_iter()
+        .map(|method| {
+            let headers = [
+                (":method", method),
+                (":path", "/call/echo"),
+                (":authority", "call.test"),
+            ];
+            let call = http_call("alive", &headers, "", &[], 5000);
+            waits_for(&format!("{method} without a body"), call)
+        })
 }
 
 /// Like a request, a call names its server. Should the call be made all the same, its response comes before the stream's.

@@ -130,6 +130,8 @@ fn names_of_requests() -> Case {
         get(REQUEST_HEADERS, "host"),
         replace(REQUEST_HEADERS, ":path", "/echo?replaced"),
         get(REQUEST_HEADERS, ":path"),
+        replace(REQUEST_HEADERS, ":PATH", "/echo?upper"),
+        get(REQUEST_HEADERS, ":Path"),
         replace(REQUEST_HEADERS, "X-P-One", "upper"),
         replace(REQUEST_HEADERS, "x-p-many", "single"),
         add(REQUEST_HEADERS, "x-p-empty", ""),
@@ -149,6 +151,7 @@ fn names_of_responses() -> Case {
         [
             get(RESPONSE_HEADERS, ":status"),
             get(RESPONSE_HEADERS, ":STATUS"),
+            replace(RESPONSE_HEADERS, ":STATUS", "206"),
             get(RESPONSE_HEADERS, "set-cookie"),
             get(RESPONSE_HEADERS, "X-ORIGIN"),
             get(RESPONSE_HEADERS, ":path"),

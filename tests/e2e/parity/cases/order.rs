@@ -28,6 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
         plain("trailers both ways", Request::with_trailers("/trailers")),
         plain("big response", Request::get("/big?300000")),
         plain("slow response", Request::get("/slow?100")),
+        plain("informational responses first", Request::get("/hints")),
         plain("server error", Request::get("/unavailable")),
         plain(
             "client gone while waiting",

@@ -65,19 +65,24 @@ const EXACT: [&str; 54] = [
 ];
 
 /// Names that only a whole subtree has.
-const BARE: [&str; 12] = [
+const BARE: [&str; 9] = [
     "source",
     "destination",
     "connection",
     "request",
-    "request.headers",
     "response",
-    "response.headers",
-    "response.trailers",
     "upstream",
     "xds",
     "filter_state",
     "metadata",
+];
+
+/// Names of whole header maps.
+const MAPS: [&str; 4] = [
+    "request.headers",
+    "request.trailers",
+    "response.headers",
+    "response.trailers",
 ];
 
 /// Names whose value depends on the run.
@@ -108,10 +113,13 @@ fn all() -> Vec<Call> {
         BARE.into_iter()
             .map(|name| property(name).shown(Show::Presence)),
     );
+    let maps = MAPS
+        .into_iter()
+        .map(|name| property(name).shown(Show::Pairs));
     let varying = VARYING
         .into_iter()
         .map(|(name, show)| property(name).shown(show));
-    exact.chain(varying).collect()
+    exact.chain(maps).chain(varying).collect()
 }
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -121,6 +129,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let at_end = |name: &str, request: Request| {
         let program = Program::new()
             .at(Phase::ResponseHeaders, outcome())
+            .at(Phase::Done, [latency()])
             .at(Phase::Log, outcome());
         Case::new(format!("properties/of {name}"), request, program)
     };
@@ -138,6 +147,9 @@ pub(crate) fn cases() -> Vec<Case> {
                 ..Request::get("/plain")
             },
         ),
+        at_end("no content", Request::get("/no-content")),
+        at_end("an empty body", Request::get("/empty")),
+        at_end("a slow answer", Request::get("/slow?100")),
         at_end("a refused connection", Request::get("/dead/plain")),
         at_end("a refused first server", Request::get("/mixed/plain")),
         at_end("a server that closes", Request::get("/reset")),
@@ -175,7 +187,15 @@ fn outcome() -> Vec<Step> {
     names
         .into_iter()
         .map(|name| property(name).into())
+        .chain([latency()])
         .collect()
+}
+
+/// Known when the last of the response has come.
+fn latency() -> Step {
+    property("response.backend_latency")
+        .shown(Show::Length)
+        .into()
 }
 
 /// Written and read back: whole, through `filter_state`, with several parts, over a known name, empty.

@@ -263,41 +263,31 @@ fn shapes() -> Vec<Case> {
         ),
         (
             "details with spaces",
-            local_response(418, "two words", "body", &[]),
+            local_response(418, "two words,\tor\nmore", "body", &[]),
         ),
         (
             "a long body",
             local_response(418, "", &"x".repeat(5000), &[]),
         ),
     ];
-    let mut cases: Vec<Case> = replies
-        .into_iter()
-        .map(|(name, call)| {
-            told(
-                format!("shape/{name}"),
-                Phase::RequestHeaders,
-                vec![call.into()],
-            )
-        })
-        .collect();
+    let shown = |name: &str, request: Request, call: Call| {
+        let at_the_end = [pairs(RESPONSE_HEADERS).into()].into_iter();
+        let program = Program::new()
+            .at(Phase::RequestHeaders, [call])
+            .at(Phase::ResponseHeaders, [pairs(RESPONSE_HEADERS)])
+            .at(Phase::Log, at_the_end.chain(outcome()));
+        Case::new(format!("shape/{name}"), request, program)
+    };
     let head = Request {
         method: "HEAD",
         ..Request::get("/plain")
     };
-    cases.push(Case::new(
-        "shape/of a head",
-        head,
-        Program::new()
-            .at(Phase::RequestHeaders, [reply()])
-            .at(Phase::Log, outcome()),
-    ));
-    cases.push(Case::new(
-        "shape/of a get",
-        Request::get("/plain"),
-        Program::new()
-            .at(Phase::RequestHeaders, [reply()])
-            .at(Phase::Log, outcome()),
-    ));
+    let mut cases: Vec<Case> = replies
+        .into_iter()
+        .map(|(name, call)| shown(name, Request::with_trailers("/trailers"), call))
+        .collect();
+    cases.push(shown("of a head", head, reply()));
+    cases.push(shown("of a get", Request::get("/plain"), reply()));
     cases
 }
 

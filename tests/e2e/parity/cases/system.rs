@@ -127,6 +127,16 @@ fn wasi() -> Vec<Call> {
             "poll_oneoff(nothing)",
             [scratch(), scratch(), number(0), cell()],
         ),
+        call(
+            57,
+            "poll_oneoff(a clock)",
+            [scratch(), scratch(), number(1), cell()],
+        ),
+        call(
+            57,
+            "poll_oneoff(too many)",
+            [scratch(), scratch(), number(u32::MAX), cell()],
+        ),
         call(58, "fd_fdstat_set_flags(1)", [number(1), number(0)]),
         call(49, "proc_exit(0)", [number(0)]),
     ]
