@@ -81,7 +81,7 @@ struct Noted<'a> {
     method: &'a [u8],
     path: &'a [u8],
     host: &'a [u8],
-    scheme: &'a [u8],
+    scheme: &'static [u8],
     request_id: Option<&'a [u8]>,
     forwarded_proto: Option<&'a [u8]>,
     forwarded_for: Present,
@@ -254,7 +254,7 @@ impl Policy {
             method: b"",
             path: b"",
             host: b"",
-            scheme: b"",
+            scheme: b"http",
             request_id: None,
             forwarded_proto: None,
             forwarded_for: Present::No,
@@ -272,7 +272,7 @@ impl Policy {
                 b":method" => noted.method = value,
                 b":path" => noted.path = value,
                 b":authority" => noted.host = value,
-                b":scheme" => noted.scheme = value,
+                b":scheme" if value.eq_ignore_ascii_case(b"https") => noted.scheme = b"https",
                 b"x-request-id" if noted.request_id.is_none() => noted.request_id = Some(value),
                 // These are set or removed below, once.
                 REAL_IP => {}
@@ -306,11 +306,6 @@ impl Policy {
                 }
             }
         }
-        noted.scheme = if noted.scheme.eq_ignore_ascii_case(b"https") {
-            b"https"
-        } else {
-            b"http"
-        };
         noted
     }
 
@@ -369,7 +364,7 @@ impl Policy {
         };
         for (name, template) in templates.iter() {
             if !template.is_empty() {
-                edits.set_with(name, |out| template.write(&values, out));
+                edits.set_named(name, |out| template.write(&values, out));
             } else if [REAL_IP, FORWARDED_FOR, FORWARDED_PROTO].contains(&name) {
                 edits.remove(name);
             }
@@ -387,7 +382,9 @@ fn steer(pool: &Pool, choices: &Choices, method: &[u8], edits: &mut Edits) {
             out.extend_from_slice(pool.endpoint(server).as_bytes());
         }
     });
-    edits.set(POOL_HEADER.as_bytes(), pool.name().as_bytes());
+    edits.set_with(POOL_HEADER.as_bytes(), |out| {
+        out.extend_from_slice(pool.name().as_bytes());
+    });
     let repeatable = matches!(
         method,
         b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
@@ -404,5 +401,7 @@ fn steer(pool: &Pool, choices: &Choices, method: &[u8], edits: &mut Edits) {
     let retries = u8::try_from(choices.len().saturating_sub(1))
         .unwrap_or(0)
         .min(9);
-    edits.set(MAX_RETRIES_HEADER.as_bytes(), &[b'0' + retries]);
+    edits.set_with(MAX_RETRIES_HEADER.as_bytes(), |out| {
+        out.push(b'0' + retries)
+    });
 }
