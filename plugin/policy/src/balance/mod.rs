@@ -14,31 +14,51 @@
 //! question, so that the same question has the same answer everywhere.
 
 mod algorithm;
-mod bounded_load;
 mod choices;
-mod connection_overhead;
 mod destination_cache;
-mod destination_hash;
-mod hash;
-mod hash_consistent;
-mod ip_hash;
 mod ipvs_buckets;
 mod ketama_ring;
 mod latency;
-mod least_conn;
+mod leaders;
 mod load_per_weight;
+mod locality_load;
+mod maglev_table;
+mod ranges;
+mod server_mask;
+mod weighted_score;
+mod weights;
+
+mod bounded_load;
+mod destination_hash;
+mod fair;
+mod first;
+mod hash;
+mod hash_consistent;
+mod ip_hash;
+mod ipvs_least_conn;
+mod ipvs_two_choices;
+mod least_conn;
+mod least_time;
 mod locality_least_conn;
 mod locality_least_conn_replicated;
 mod maglev;
-mod maglev_table;
+mod never_queue;
+mod peak_ewma;
+mod random;
 mod random_two;
-mod ranges;
 mod rendezvous;
 mod round_robin;
-mod server_mask;
+mod shortest_expected_delay;
 mod source_hash;
-mod weighted_score;
+mod weighted_failover;
+mod weighted_least_conn;
+mod weighted_overflow;
+mod weighted_round_robin_ipvs;
 
+#[cfg(test)]
+mod kernel;
+#[cfg(test)]
+mod kernel_locality;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
@@ -50,7 +70,7 @@ use crate::random::Sequence;
 
 pub use algorithm::{Algorithm, KeyNeed, LoadNeed, Parameters};
 pub use choices::Choices;
-pub use latency::{Latency, LatencyRule};
+pub use latency::{Latency, LatencyRule, MergedLatency};
 pub use server_mask::ServerMask;
 
 /// A method of choosing among the servers of one group. Servers are named by their index in the group.

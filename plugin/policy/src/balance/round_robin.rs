@@ -4,6 +4,9 @@
 //! of equals, and pays the sum of what was added. Heavy servers thus come often but not in a row: weights 5, 1, 1 give AABACAA.
 //! A failure takes weight/max_fails from the effective weight, and every pick gives one back.
 
+use std::cmp::Reverse;
+
+use super::leaders::Leaders;
 use super::{Advance, Balancer, Charge, Choices, Question, ServerMask, Share};
 use crate::contract::ENDPOINTS_MAX;
 
@@ -101,26 +104,32 @@ impl Turns {
     ) {
         let picks = advance == Advance::First && choices.is_empty();
         let places = choices.room();
+        if places == 0 {
+            return;
+        }
+        // One more leader in each round than can be gone by then.
         let mut rounds = [Leaders::default(); ENDPOINTS_MAX];
         let mut total = 0;
+        let rounds = rounds.get_mut(..places).unwrap_or_default();
+        let nobody_yet = choices.is_empty();
         for server in eligible.iter() {
             let Some(turn) = self.servers.get_mut(server) else {
                 break;
             };
-            if choices.contains(server) || !wanted(server, turn.weight) {
+            if !wanted(server, turn.weight) || !nobody_yet && choices.contains(server) {
                 continue;
             }
             let mut ahead = *turn;
             if picks {
                 total += turn.gain();
             }
-            for (place, leaders) in (1..).zip(rounds.iter_mut().take(places)) {
+            for (place, leaders) in rounds.iter_mut().enumerate() {
                 ahead.gain();
-                leaders.offer(ahead.current, server, place);
+                leaders.offer(Reverse(ahead.current), server, place + 1);
             }
         }
-        for (place, leaders) in rounds.iter().take(places).enumerate() {
-            let Some(winner) = leaders.first_not_in(choices) else {
+        for (place, leaders) in rounds.iter().enumerate() {
+            let Some(winner) = leaders.iter().find(|server| !choices.contains(*server)) else {
                 return;
             };
             if picks
@@ -160,53 +169,10 @@ impl Turns {
     }
 }
 
-/// Those with the greatest values in one round, the first of equals first: one more than can be gone by then.
-#[derive(Debug, Clone, Copy, Default)]
-struct Leaders {
-    best: [(i64, u16); ENDPOINTS_MAX],
-    len: u8,
-}
-
-impl Leaders {
-    fn offer(&mut self, value: i64, server: usize, keep: usize) {
-        let len = usize::from(self.len);
-        if len >= keep
-            && self
-                .best
-                .get(keep - 1)
-                .is_none_or(|(worst, _)| value <= *worst)
-        {
-            return;
-        }
-        let Ok(server) = u16::try_from(server) else {
-            return;
-        };
-        if len < keep {
-            self.len += 1;
-        }
-        let mut carried = (value, server);
-        for (index, place) in self.best.iter_mut().take(keep).enumerate() {
-            if index >= len {
-                *place = carried;
-                break;
-            }
-            if carried.0 > place.0 {
-                std::mem::swap(place, &mut carried);
-            }
-        }
-    }
-
-    fn first_not_in(&self, choices: &Choices) -> Option<usize> {
-        self.best
-            .iter()
-            .take(usize::from(self.len))
-            .map(|(_, server)| usize::from(*server))
-            .find(|server| !choices.contains(*server))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::laws::{Group, letters, shares};
     use super::*;
     use crate::balance::Algorithm;
@@ -280,5 +246,36 @@ mod tests {
         // A's effective weight 0, 1, 2, 3, 4, 4 against B's 4: the sums of nginx's rule worked out by hand.
         assert_eq!(letters(&picks), "BBABAB");
         assert_eq!(turns.servers[0].effective, 4);
+    }
+
+    /// Picks of a copy, each with those before it left out, as nginx would walk its peers after failures.
+    #[test]
+    fn who_stands_by_is_who_would_be_picked_next() {
+        let weights = proptest::collection::vec(1u16..20, 1..9);
+        let subsets = proptest::collection::vec((any::<u8>(), any::<bool>()), 1..20);
+        proptest!(|(weights in weights, subsets in subsets)| {
+            let mut turns = Turns::default();
+            let mut shares = shares(&weights);
+            shares.iter_mut().for_each(|share| share.max_fails = 3);
+            turns.rebuild(&shares, &ServerMask::first(weights.len()), 0);
+            for (subset, fails) in subsets {
+                let mut left = ServerMask::none(weights.len());
+                (0..weights.len()).filter(|server| subset >> server & 1 == 1).for_each(|server| left.insert(server));
+                let mut copy = Turns { servers: turns.servers.clone() };
+                let mut choices = Choices::with_limit(ENDPOINTS_MAX);
+                turns.fill(&left, Advance::First, &mut choices);
+                let mut expected = Vec::new();
+                while !left.is_empty() {
+                    let mut one = Choices::with_limit(1);
+                    copy.fill(&left, Advance::First, &mut one);
+                    left.remove(one.get(0).unwrap());
+                    expected.extend(one.iter());
+                }
+                prop_assert_eq!(choices.iter().collect::<Vec<_>>(), expected);
+                if let (true, Some(server)) = (fails, choices.get(0)) {
+                    turns.charge(&Charge::Failed { server });
+                }
+            }
+        });
     }
 }

@@ -15,7 +15,7 @@ fn config(policy: Value) -> Result<Config, ConfigError> {
 }
 
 #[track_caller]
-fn refused(policy: Value, path: &str, said: &str) {
+pub(super) fn refused(policy: Value, path: &str, said: &str) {
     let error = config(policy.clone()).expect_err("refused");
     assert_eq!(error.path, path, "{error}");
     assert!(
@@ -28,7 +28,7 @@ fn refused(policy: Value, path: &str, said: &str) {
 }
 
 /// The shop with one key of its pool set.
-fn with_pool_key(key: &str, value: Value) -> Value {
+pub(super) fn with_pool_key(key: &str, value: Value) -> Value {
     let mut policy = shop();
     policy["pools"]["shop"][key] = value;
     policy
@@ -330,8 +330,6 @@ fn what_is_not_served_yet_is_refused_by_name() {
         ("on_down", json!("close")),
         ("proxy_protocol", json!("v2")),
         ("mode", json!("tcp")),
-        ("balance", json!("wrr")),
-        ("balance", json!("first")),
     ];
     for (key, value) in pool_keys {
         refused(

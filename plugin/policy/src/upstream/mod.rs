@@ -8,6 +8,7 @@ mod in_flight;
 mod load_record;
 mod members;
 mod pool;
+mod pool_load;
 mod shared_data;
 mod slots;
 
@@ -15,7 +16,7 @@ mod slots;
 mod tests;
 
 pub use in_flight::InFlight;
-pub use load_record::{CHUNK_SERVERS, LoadRecord};
+pub use load_record::{CHUNK_SERVERS, Layout, LoadEntry, LoadRecord};
 pub use members::{AdminChange, Member, Members};
 pub use pool::{Pool, ServerCounters};
 pub use shared_data::{SharedData, Written};
