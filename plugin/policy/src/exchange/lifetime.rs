@@ -51,6 +51,13 @@ pub enum LastAttempt {
     Failed,
 }
 
+impl Answer {
+    /// Whether it tells of a failure of any server.
+    pub fn has_failed(self) -> bool {
+        self.attempts > 1 || self.last != LastAttempt::Answered
+    }
+}
+
 impl Exchange {
     /// A request was just sent to a list that is not empty.
     pub fn begun(policy: &mut Policy, pool: usize, choices: Choices) -> Self {

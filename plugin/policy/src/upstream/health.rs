@@ -49,6 +49,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthChange {
     pub server: usize,
+    pub from: Health,
     pub to: Health,
     pub cause: Cause,
     pub reason: String,
@@ -228,6 +229,7 @@ impl Checks {
         check.state = Progress::Waiting;
         (check.health != before).then(|| HealthChange {
             server,
+            from: before,
             to: check.health,
             cause,
             reason: check.reason.clone(),

@@ -443,6 +443,11 @@ impl Pool {
         }
     }
 
+    /// The index of the server whose id has this hash.
+    pub fn by_id_hash(&self, hash: u64) -> Option<usize> {
+        self.load.by_hash(hash)
+    }
+
     /// The index of the server with this id.
     fn by_id(&self, id: &str) -> Option<usize> {
         self.load
