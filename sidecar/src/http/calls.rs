@@ -5,8 +5,12 @@
 //!
 //! Outcomes are Envoy's: no connection or closed without an answer is a `503` response, no head in time a `504`, an end in
 //! the middle of the body a reset.
+//!
+//! Each call has a connection of its own, and its time is over when its timeout is, however much still comes. A body longer than
+//! [`BODY_MAX`] is a reset; that of a check ends there, because who checks looks at no more of a page, whatever its length.
 
 use std::cell::Cell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,11 +20,13 @@ use evenkeel_policy::contract::{CHECK_CLUSTER_SUFFIX, STEERING_HEADER};
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri};
-use http_body_util::{BodyExt, Limited};
+use http_body::Body;
+use hyper::body::Incoming;
 
 use crate::generation::Server;
 use crate::http::body::UpstreamBody;
 use crate::upstream::connect::connect;
+use crate::upstream::connection::Connection;
 use crate::worker::{Active, Worker};
 
 /// Calls in flight of one VM.
@@ -62,6 +68,7 @@ struct Target {
     generation: Arc<crate::generation::Generation>,
     pool: usize,
     server: usize,
+    longer: Longer,
 }
 
 impl Target {
@@ -71,10 +78,10 @@ impl Target {
             .headers
             .iter()
             .find(|(name, _)| name.eq_ignore_ascii_case(STEERING_HEADER.as_bytes()));
-        let name = call
-            .upstream
-            .strip_suffix(CHECK_CLUSTER_SUFFIX.as_bytes())
-            .unwrap_or(&call.upstream);
+        let (name, longer) = match call.upstream.strip_suffix(CHECK_CLUSTER_SUFFIX.as_bytes()) {
+            Some(name) => (name, Longer::Cut),
+            None => (call.upstream.as_slice(), Longer::Reset),
+        };
         let number = generation
             .pool_named(name)
             .ok_or(CallRefused::UnknownUpstream)?;
@@ -90,6 +97,7 @@ impl Target {
             generation: Arc::clone(generation),
             pool: number,
             server: named.ok_or(CallRefused::NoEndpoints)?,
+            longer,
         })
     }
 
@@ -190,21 +198,51 @@ async fn perform(
             .iter()
             .map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec())),
     );
-    let mut collecting = Box::pin(Limited::new(incoming, BODY_MAX).collect());
-    let collected = std::future::poll_fn(|cx| {
-        connection.drive(cx);
-        collecting.as_mut().poll(cx)
-    });
-    match tokio::time::timeout_at(deadline, collected).await {
-        Ok(Ok(collected)) => {
-            let trailers = collected.trailers().map(pairs).unwrap_or_default();
-            HttpCallOutcome::Response {
-                headers,
-                body: collected.to_bytes().to_vec(),
-                trailers,
+    let collecting = collect(&mut connection, incoming, target.longer);
+    match tokio::time::timeout_at(deadline, collecting).await {
+        Ok(Some((body, trailers))) => HttpCallOutcome::Response {
+            headers,
+            body,
+            trailers,
+        },
+        Ok(None) | Err(_) => HttpCallOutcome::Reset,
+    }
+}
+
+/// What becomes of a body longer than [`BODY_MAX`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Longer {
+    Reset,
+    Cut,
+}
+
+/// The body and its trailers; `None`: it broke off, or is too long.
+async fn collect(
+    connection: &mut Connection,
+    mut incoming: Incoming,
+    longer: Longer,
+) -> Option<(Vec<u8>, Pairs)> {
+    let (mut body, mut trailers) = (Vec::new(), Pairs::new());
+    // Ends with the body, or with the room for it.
+    loop {
+        let frame = std::future::poll_fn(|cx| {
+            connection.drive(cx);
+            Pin::new(&mut incoming).poll_frame(cx)
+        });
+        let Some(frame) = frame.await else {
+            return Some((body, trailers));
+        };
+        match frame.ok()?.into_data() {
+            Ok(data) => {
+                let room = BODY_MAX - body.len();
+                let fitting = data.get(..room).unwrap_or(&data);
+                body.extend_from_slice(fitting);
+                if fitting.len() < data.len() {
+                    return (longer == Longer::Cut).then_some((body, trailers));
+                }
             }
+            Err(frame) => trailers = frame.trailers_ref().map(pairs).unwrap_or_default(),
         }
-        Ok(Err(_)) | Err(_) => HttpCallOutcome::Reset,
     }
 }
 

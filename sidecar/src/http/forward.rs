@@ -8,9 +8,10 @@
 //! | closed before the response head, nothing had been sent | the next |
 //! | the same, something had been sent | the next if the request is idempotent and none of its body was sent |
 //! | the same, on a connection from the pool | first once more to the same server, on a fresh connection, if safe as above: the server closed an idle connection just when it was used, which is no failure of its |
+//! | an answer with a status that the filter named | the next, if the request is idempotent and none of its body was sent; the last server's answer goes to the client as it is |
 //! | silent too long, not HTTP, closed in the middle of the response | no other |
 //!
-//! All but the last but one only as far as the filter's retry headers allow.
+//! All but the fourth only as far as the filter's retry headers allow.
 //!
 //! # Why informational responses end here
 //!
@@ -85,6 +86,16 @@ pub(crate) async fn forward(exchange: &Rc<Exchange>, hop_by_hop: &HopByHop) -> O
             exchange.worker().counters.retries.add(1);
         }
         match attempt_server(exchange, pool, plan.pool, number, is_idempotent, hop_by_hop).await {
+            Ok((response, _connection))
+                if plan.conditions.names_status(response.status())
+                    && attempt < plan.retries_max as usize
+                    && plan.server(attempt + 1).is_some()
+                    && is_idempotent
+                    && is_body_repeatable(exchange) =>
+            {
+                // Its connection goes with the answer that nobody reads, as in nginx.
+                exchange.charge_failure();
+            }
             Ok((response, connection)) => {
                 exchange.facts.forget_failures();
                 return Outcome::Answered(response, connection);

@@ -5,10 +5,11 @@
 //! is chosen. A server that is `down` counts as no member.
 
 use evenkeel_policy::contract::{
-    ENDPOINTS_MAX, MAX_RETRIES_HEADER, POOL_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
+    ENDPOINTS_MAX, MAX_RETRIES_HEADER, POOL_HEADER, RETRIABLE_STATUSES, RETRIABLE_STATUSES_HEADER,
+    RETRY_ON_HEADER, STEERING_HEADER,
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use crate::generation::{Generation, Pool};
 use crate::http::head::{RequestHead, is_steering};
@@ -34,7 +35,19 @@ pub(crate) struct Conditions {
     pub(crate) reset: bool,
     /// The same, only if nothing of the request had been sent.
     pub(crate) reset_before_request: bool,
+    /// It answered with one of these statuses; 0 is none.
+    statuses: [u16; STATUSES_MAX],
 }
+
+impl Conditions {
+    /// Whether an answer with this status is a failure.
+    pub(crate) fn names_status(&self, status: StatusCode) -> bool {
+        self.statuses.contains(&status.as_u16())
+    }
+}
+
+/// Most statuses of a request that count as failures; further ones do not.
+const STATUSES_MAX: usize = 8;
 
 impl Plan {
     pub(crate) fn server(&self, attempt: usize) -> Option<usize> {
@@ -66,7 +79,7 @@ pub(crate) fn plan(head: &RequestHead, generation: &Generation) -> Result<Plan, 
     if plan.length > 1
         && let Some(value) = said.retry_on
     {
-        plan.conditions = read_conditions(value.as_bytes());
+        plan.conditions = read_conditions(value.as_bytes(), said.statuses);
         let max = said
             .retries_max
             .and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -75,13 +88,14 @@ pub(crate) fn plan(head: &RequestHead, generation: &Generation) -> Result<Plan, 
     Ok(plan)
 }
 
-/// The first value of each header that steers, found in one pass: four look-ups would hash four names.
+/// The first value of each header that steers, found in one pass: five look-ups would hash five names.
 #[derive(Default)]
 struct Said<'a> {
     pool: Option<&'a HeaderValue>,
     servers: Option<&'a HeaderValue>,
     retry_on: Option<&'a HeaderValue>,
     retries_max: Option<&'a HeaderValue>,
+    statuses: Option<&'a HeaderValue>,
 }
 
 impl<'a> Said<'a> {
@@ -93,6 +107,7 @@ impl<'a> Said<'a> {
                 STEERING_HEADER => &mut said.servers,
                 RETRY_ON_HEADER => &mut said.retry_on,
                 MAX_RETRIES_HEADER => &mut said.retries_max,
+                RETRIABLE_STATUSES_HEADER => &mut said.statuses,
                 _ => continue,
             };
             place.get_or_insert(value);
@@ -119,7 +134,7 @@ impl Plan {
     }
 }
 
-fn read_conditions(value: &[u8]) -> Conditions {
+fn read_conditions(value: &[u8], statuses: Option<&HeaderValue>) -> Conditions {
     let mut conditions = Conditions::default();
     for token in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
         match token {
@@ -133,8 +148,49 @@ fn read_conditions(value: &[u8]) -> Conditions {
                 conditions.connect_failure = true;
                 conditions.reset_before_request = true;
             }
+            token if token == RETRIABLE_STATUSES.as_bytes() => {
+                conditions.statuses = statuses.map_or([0; STATUSES_MAX], read_statuses);
+            }
             _ => {}
         }
     }
     conditions
+}
+
+/// What is no status is passed over, as Envoy does.
+fn read_statuses(list: &HeaderValue) -> [u16; STATUSES_MAX] {
+    let mut statuses = [0; STATUSES_MAX];
+    let said = list.to_str().unwrap_or_default().split(',');
+    let known = said.filter_map(|status| status.trim().parse().ok());
+    for (place, status) in statuses.iter_mut().zip(known) {
+        *place = status;
+    }
+    statuses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(retry_on: &str, statuses: &str, expected: &[u16]) {
+        let statuses = HeaderValue::from_str(statuses).unwrap();
+        let conditions = read_conditions(retry_on.as_bytes(), Some(&statuses));
+        let named = (100..1_000)
+            .filter(|status| conditions.names_status(StatusCode::from_u16(*status).unwrap()));
+        assert_eq!(named.collect::<Vec<u16>>(), expected, "{retry_on}");
+    }
+
+    #[test]
+    fn statuses_count_only_where_they_are_asked_for() {
+        check("reset, retriable-status-codes", "503, 502", &[502, 503]);
+        check("reset", "503", &[]);
+        check("retriable-status-codes", "", &[]);
+        check("retriable-status-codes", "x,70000,-1,504,", &[504]);
+        check(
+            "retriable-status-codes",
+            "500,501,502,503,504,505,506,507,508",
+            &[500, 501, 502, 503, 504, 505, 506, 507],
+        );
+    }
 }
