@@ -13,6 +13,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_host::embedder::{CallRefused, HttpCall, HttpCallOutcome, Pairs};
@@ -23,8 +24,8 @@ use http::{Method, Request, Uri};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::generation::Server;
 use crate::http::body::UpstreamBody;
+use crate::members::Server;
 use crate::upstream::connect::connect;
 use crate::upstream::connection::Connection;
 use crate::worker::{Active, Worker};
@@ -65,9 +66,8 @@ pub(crate) fn start(
 }
 
 struct Target {
-    generation: Arc<crate::generation::Generation>,
-    pool: usize,
-    server: usize,
+    server: Arc<Server>,
+    connect_timeout: Duration,
     longer: Longer,
 }
 
@@ -89,21 +89,17 @@ impl Target {
             .pools
             .get(number)
             .ok_or(CallRefused::UnknownUpstream)?;
+        let reach = active.reach(number).ok_or(CallRefused::UnknownUpstream)?;
         let named = steering.and_then(|(_, list)| {
             list.split(|&byte| byte == b',')
-                .find_map(|entry| pool.server_at(entry.trim_ascii()))
+                .find_map(|entry| reach.roster.server_at(entry.trim_ascii()))
         });
+        let server = named.and_then(|number| reach.server(number));
         Ok(Self {
-            generation: Arc::clone(generation),
-            pool: number,
-            server: named.ok_or(CallRefused::NoEndpoints)?,
+            server: Arc::clone(server.ok_or(CallRefused::NoEndpoints)?),
+            connect_timeout: pool.connect_timeout,
             longer,
         })
-    }
-
-    fn server(&self) -> Option<(&crate::generation::Pool, &Server)> {
-        let pool = self.generation.pools.get(self.pool)?;
-        Some((pool, pool.servers.get(self.server)?))
     }
 }
 
@@ -160,13 +156,10 @@ async fn perform(
     request: Request<UpstreamBody>,
     call: &HttpCall,
 ) -> HttpCallOutcome {
-    let Some((pool, server)) = target.server() else {
-        return made(503, "no healthy upstream");
-    };
     let deadline = tokio::time::Instant::now() + call.timeout;
     let connecting = connect(
-        server.address,
-        pool.connect_timeout.min(call.timeout),
+        target.server.address,
+        target.connect_timeout.min(call.timeout),
         &worker.clock,
     );
     let Ok(mut connection) = connecting.await else {

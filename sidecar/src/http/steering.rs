@@ -2,18 +2,22 @@
 //!
 //! The rules are those of Envoy's `override_host` policy, in its strict form: the first value of the header counts; entries are
 //! tried in their order; entries that are no member of the pool are passed over; when nothing usable is left, nobody else
-//! is chosen. A server that is `down` counts as no member.
+//! is chosen. A server that is `down` counts as no member. One that an operator drains does: the filter no longer names it once it
+//! has been told.
 
 use evenkeel_policy::contract::{
     ENDPOINTS_MAX, MAX_RETRIES_HEADER, POOL_HEADER, RETRIABLE_STATUSES, RETRIABLE_STATUSES_HEADER,
     RETRY_ON_HEADER, STEERING_HEADER,
 };
 
+use std::rc::Rc;
+
 use http::{HeaderValue, StatusCode};
 
-use crate::generation::{Generation, Pool};
 use crate::http::head::{RequestHead, is_steering};
 use crate::http::local_reply::Why;
+use crate::members::Standing;
+use crate::worker::{Active, Reach};
 
 /// What to try, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,13 +60,14 @@ impl Plan {
 }
 
 /// Reads the headers that the filters left.
-pub(crate) fn plan(head: &RequestHead, generation: &Generation) -> Result<Plan, Why> {
+pub(crate) fn plan(head: &RequestHead, active: &Active) -> Result<(Plan, Rc<Reach>), Why> {
     let said = Said::read(head);
     let pool_name = said.pool.ok_or(Why::NoRoute)?;
-    let number = generation
+    let number = active
+        .generation
         .pool_named(pool_name.as_bytes())
         .ok_or(Why::UnknownPool)?;
-    let pool = generation.pools.get(number).ok_or(Why::UnknownPool)?;
+    let reach = active.reach(number).ok_or(Why::UnknownPool)?;
     let mut plan = Plan {
         pool: number,
         servers: [0; ENDPOINTS_MAX],
@@ -71,7 +76,7 @@ pub(crate) fn plan(head: &RequestHead, generation: &Generation) -> Result<Plan, 
         retries_max: 0,
     };
     if let Some(list) = said.servers {
-        plan.read_servers(list.as_bytes(), pool);
+        plan.read_servers(list.as_bytes(), &reach);
     }
     if plan.length == 0 {
         return Err(Why::NoHealthyUpstream);
@@ -85,7 +90,7 @@ pub(crate) fn plan(head: &RequestHead, generation: &Generation) -> Result<Plan, 
             .and_then(|value| value.to_str().ok()?.trim().parse().ok());
         plan.retries_max = max.unwrap_or(1);
     }
-    Ok(plan)
+    Ok((plan, reach))
 }
 
 /// The first value of each header that steers, found in one pass: five look-ups would hash five names.
@@ -117,12 +122,13 @@ impl<'a> Said<'a> {
 }
 
 impl Plan {
-    fn read_servers(&mut self, list: &[u8], pool: &Pool) {
+    fn read_servers(&mut self, list: &[u8], reach: &Reach) {
         for entry in list.split(|&byte| byte == b',').take(ENDPOINTS_MAX) {
-            let usable = pool.server_at(entry.trim_ascii()).filter(|&number| {
-                pool.servers
-                    .get(number)
-                    .is_some_and(|server| !server.is_down)
+            let named = reach.roster.server_at(entry.trim_ascii());
+            let usable = named.filter(|&number| {
+                reach
+                    .server(number)
+                    .is_some_and(|server| server.standing != Standing::Down)
             });
             if let Some(number) = usable
                 && let Some(slot) = self.servers.get_mut(self.length)

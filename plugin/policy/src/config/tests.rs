@@ -253,9 +253,14 @@ fn wrong_pools_are_refused() {
         "expected a name",
     );
     refused(
-        with_server_key("address", json!("web1:80")),
+        with_server_key("address", json!("web1")),
         "pools.shop.servers[0].address",
-        "names are not served yet",
+        "name:port",
+    );
+    refused(
+        with_pool_key("resolve", json!("100ms")),
+        "pools.shop.resolve",
+        "at least 1s",
     );
     refused(
         with_pool_key("retries", json!(8)),

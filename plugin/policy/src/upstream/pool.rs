@@ -371,13 +371,18 @@ impl Pool {
             let Some(server) = index.and_then(|index| self.servers.get_mut(index)) else {
                 continue;
             };
-            let endpoint = member.address.to_string();
-            changed |= server.weight != member.weight || server.endpoint != endpoint;
-            server.weight = member.weight;
+            let endpoint = member
+                .address
+                .map_or_else(|| server.endpoint.clone(), |address| address.to_string());
+            let weight = member.weight.unwrap_or(server.weight);
+            changed |= server.weight != weight || server.endpoint != endpoint;
+            server.weight = weight;
             server.endpoint = endpoint;
             server.eligible = match member.admin {
                 AdminChange::Ready => Eligibility::Eligible,
-                AdminChange::Drain | AdminChange::Maint => Eligibility::NotEligible,
+                AdminChange::Drain | AdminChange::Maint | AdminChange::Removed => {
+                    Eligibility::NotEligible
+                }
             };
         }
         self.note_eligible();

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::balance::{Choices, Facts};
-use crate::config::{Config, Document};
+use crate::config::{Config, Document, Tier};
 use crate::random::Sequence;
 
 /// Shared data as Envoy keeps it: one counter for all keys, a write with any number but 0 succeeds on a missing key.
@@ -239,9 +239,10 @@ fn backups_come_only_after_every_primary_and_down_ones_never() {
 fn member(id: &str, last: u8, weight: u16, admin: AdminChange) -> Member {
     Member {
         id: id.to_owned(),
-        address: ([10, 0, 0, last], 81).into(),
-        weight,
+        address: Some(([10, 0, 0, last], 81).into()),
+        weight: Some(weight),
         admin,
+        tier: Tier::Primary,
     }
 }
 
@@ -330,10 +331,16 @@ fn records_are_read_as_written_and_junk_is_not() {
         servers: vec![
             member("a", 1, 65_535, AdminChange::Ready),
             Member {
-                address: "[2001:db8::1]:443".parse().unwrap(),
+                address: "[2001:db8::1]:443".parse().ok(),
+                tier: Tier::Backup,
                 ..member("b", 1, 1, AdminChange::Drain)
             },
             member("", 1, 1, AdminChange::Maint),
+            Member {
+                address: None,
+                weight: None,
+                ..member("c", 1, 1, AdminChange::Removed)
+            },
         ],
     };
     let bytes = members.encode();
@@ -360,10 +367,13 @@ fn records_are_read_as_written_and_junk_is_not() {
     proptest!(|(junk in proptest::collection::vec(any::<u8>(), 0..60), version in any::<bool>())| {
         let mut junk = junk;
         if let Some(first) = junk.first_mut().filter(|_| version) {
-            *first = 1;
+            *first = 2;
         }
         if let Some(members) = Members::decode(&junk) {
             prop_assert_eq!(members.encode(), junk.clone());
+        }
+        if let Some(first) = junk.first_mut().filter(|_| version) {
+            *first = 1;
         }
         prop_assert!(LoadRecord::decode(&junk).is_none_or(|record| record.counts().count() <= CHUNK_SERVERS));
     });
