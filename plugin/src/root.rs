@@ -3,15 +3,16 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use evenkeel_policy::config::FilterConfig;
+use evenkeel_policy::config::{Config, FilterConfig};
 use evenkeel_policy::contract::TCP_ROOT_ID_PREFIX;
 use evenkeel_policy::exchange::Policy;
+use evenkeel_policy::upstream::with_members;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
 use crate::hostcalls::{self, Level};
 use crate::stream::Stream;
-use crate::virtual_machine::{self, HostShared};
+use crate::virtual_machine::{self, HostShared, VirtualMachine};
 
 /// How often a VM beats, reads changes and tells metrics, milliseconds.
 const TICK_MS: u32 = 250;
@@ -23,6 +24,38 @@ pub(crate) type SharedPolicy = Rc<RefCell<Option<Policy>>>;
 #[derive(Default)]
 struct Root {
     policy: SharedPolicy,
+    /// As it was given; what changed since is in shared data.
+    config: Option<Config>,
+}
+
+impl Root {
+    /// Begins a new policy if servers have come or gone; streams end on the old one.
+    fn take_over_servers(&mut self) {
+        let Some(config) = &self.config else { return };
+        let now = with_members(config, &mut HostShared);
+        let next = match self.policy.try_borrow() {
+            Ok(policy) => {
+                let pools = policy.as_ref().map_or(&[][..], Policy::pools);
+                let mut pairs = pools.iter().zip(&now.pools);
+                pairs.any(|(pool, config)| !pool.consists_of(config))
+            }
+            Err(_) => false,
+        };
+        if next && let Some(policy) = virtual_machine::with(|vm| policy(config, vm)) {
+            self.policy = Rc::new(RefCell::new(Some(policy)));
+        }
+    }
+}
+
+/// A policy with the servers of now.
+fn policy(config: &Config, vm: &mut VirtualMachine) -> Policy {
+    let config = with_members(config, &mut HostShared);
+    let start = vm.slots.index().unwrap_or(0);
+    let mut policy = Policy::new(&config, &mut vm.in_flight, start);
+    for pool in policy.pools_mut() {
+        pool.tick(&mut HostShared);
+    }
+    policy
 }
 
 /// Tells the SDK what to make for a new root context.
@@ -59,27 +92,28 @@ impl RootContext for Root {
             }
         };
         let configured = virtual_machine::with(|vm| {
-            let start = vm.slots.index().unwrap_or(0);
-            let policy = Policy::new(&config.policy, &mut vm.in_flight, start);
             vm.metrics.configured();
-            policy
+            policy(&config.policy, vm)
         });
         let Some(policy) = configured else {
             return false;
         };
         // Streams that are there keep the policy they began with.
         self.policy = Rc::new(RefCell::new(Some(policy)));
+        self.config = Some(config.policy);
         hostcalls::set_tick_period_ms(TICK_MS);
         true
     }
 
     fn on_tick(&mut self) {
-        let Ok(mut policy) = self.policy.try_borrow_mut() else {
+        let shared = Rc::clone(&self.policy);
+        let Ok(mut policy) = shared.try_borrow_mut() else {
             return;
         };
         let Some(policy) = policy.as_mut() else {
             return;
         };
+        let mut is_changed = false;
         virtual_machine::with(|vm| {
             let had = vm.slots.index();
             vm.slots.tick(&mut HostShared);
@@ -96,13 +130,18 @@ impl RootContext for Root {
                 );
             }
             for pool in policy.pools_mut() {
+                let version = pool.members_version();
                 pool.tick(&mut HostShared);
+                is_changed |= version != pool.members_version();
                 if regained.is_some() && pool.needs_load() {
                     pool.publish_all(&vm.slots, &mut HostShared);
                 }
             }
             vm.metrics.flush(policy);
         });
+        if is_changed {
+            self.take_over_servers();
+        }
     }
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {

@@ -83,12 +83,20 @@ impl HttpContext for Stream {
         let Some(policy) = policy.as_mut() else {
             return Action::Continue;
         };
-        let wants = policy
-            .pools_mut()
-            .get_mut(pool_index)
-            .is_some_and(|pool| pool.wants_attempts(&choices));
-        let answer = if wants { who_answered() } else { None };
-        if let Some((pool, moved)) = self.exchange.answered(policy, answer) {
+        let Some(pool) = policy.pools_mut().get_mut(pool_index) else {
+            return Action::Continue;
+        };
+        let (now_us, ask) = if pool.needs_latency() {
+            (now_us(), AskHowItEnded::Always)
+        } else {
+            (0, AskHowItEnded::AfterRetries)
+        };
+        let answer = if pool.wants_attempts(&choices) {
+            who_answered(ask)
+        } else {
+            None
+        };
+        if let Some((pool, moved)) = self.exchange.answered(policy, answer, now_us) {
             virtual_machine::with(|vm| publish(vm, policy, pool, &moved));
         }
         Action::Continue
@@ -120,7 +128,7 @@ fn steer(vm: &mut VirtualMachine, policy: &mut Policy) -> (Outcome, Exchange) {
     } = vm;
     let decided = policy.decide(&facts.head(), random, edits, |pool| {
         if pool.needs_load() {
-            pool.read_others(hostcalls::now_ns() / 1_000_000, slots, &mut HostShared);
+            pool.read_others(now_us(), slots, &mut HostShared);
         }
     });
     let outcome = carry_out(policy, &decided, edits, text);
@@ -157,10 +165,24 @@ fn publish(vm: &VirtualMachine, policy: &mut Policy, pool: usize, servers: &[usi
         .for_each(|server| pool.publish(*server, &vm.slots, &mut HostShared));
 }
 
+/// The host's clock.
+fn now_us() -> u64 {
+    hostcalls::now_ns() / 1_000
+}
+
+/// When to ask whether the last attempt failed, too: it costs one more call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AskHowItEnded {
+    /// A first attempt that failed without a second is of no interest.
+    AfterRetries,
+    /// Where answers are timed, an answer of the host's own must not pass for a fast one.
+    Always,
+}
+
 /// Asks the host which entry of the list answered.
-fn who_answered() -> Option<Answer> {
+fn who_answered(ask: AskHowItEnded) -> Option<Answer> {
     let attempts = hostcalls::number_property(b"upstream\0request_attempt_count")?;
-    let flags = if attempts > 1 {
+    let flags = if attempts > 1 || ask == AskHowItEnded::Always {
         hostcalls::number_property(b"response\0flags").unwrap_or(0)
     } else {
         0

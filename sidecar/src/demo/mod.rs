@@ -181,14 +181,21 @@ fn configuration(
         ));
     }
     text.push_str("    - {pool: console}\n  pools:\n");
-    for method in Algorithm::ALL.map(Algorithm::name) {
+    for algorithm in Algorithm::ALL {
+        let method = algorithm.name();
         text.push_str(&format!(
             "    {method}:\n      balance: {method}\n      retries: 2\n      servers:\n"
         ));
         for node in nodes {
+            // A method that knows no weights refuses them.
+            let weight = if algorithm.allows_weights() {
+                node.weight
+            } else {
+                1
+            };
             text.push_str(&format!(
-                "        - {{id: {}, address: \"{}\", weight: {}}}\n",
-                node.name, node.address, node.weight
+                "        - {{id: {}, address: \"{}\", weight: {weight}}}\n",
+                node.name, node.address
             ));
         }
     }

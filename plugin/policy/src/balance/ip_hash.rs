@@ -2,7 +2,7 @@
 //!
 //! The first three octets of an IPv4 address (a whole /24 is one client) or all of an IPv6 address are hashed; the remainder by
 //! the sum of all weights falls into a server's range. Servers that are down keep their ranges, so that nobody else's clients
-//! move. If the server cannot be chosen, the hash goes on over the same bytes; after 20 tries turns decide.
+//! move. If the server cannot be chosen, the hash goes on over the same bytes; after more than 20 such tries turns decide.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use super::ranges::Ranges;
 use super::round_robin::Turns;
 use super::{Balancer, Charge, Choices, Question, ServerMask, Share};
 
-/// Hashes of one pick before turns decide.
+/// Hashes of one request that find nobody who may be chosen, more than which let turns decide.
 const TRIES_MAX: usize = 20;
 /// Where the hash begins.
 const HASH_START: u32 = 89;
@@ -28,6 +28,11 @@ impl Balancer for IpHash {
         self.turns.rebuild(servers, eligible, start);
     }
 
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.ranges.rebuild(servers);
+        self.turns.reweigh(servers);
+    }
+
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         let Some(client) = question.facts.client.filter(|_| self.ranges.len() > 1) else {
             return self
@@ -36,9 +41,12 @@ impl Balancer for IpHash {
         };
         let mut hash = HASH_START;
         let mut tries = 0;
-        // Each round either hashes once more, of at most `TRIES_MAX` times, or ends.
+        // Each round either hashes once more, after which `tries` may have no room, or ends.
         while !choices.is_full() && question.eligible.count() > choices.len() {
-            if tries == TRIES_MAX {
+            if let Some(last) = question.only_left(choices) {
+                return choices.push(last);
+            }
+            if tries > TRIES_MAX {
                 return self
                     .turns
                     .fill(question.eligible, question.advance, choices);
@@ -115,6 +123,40 @@ mod tests {
                 "{client}: {before:?} then {after:?}"
             );
         }
+    }
+
+    /// A and B have two points of 102; the rest is C's, who is down. nginx gives up when its count of tries is *over* 20.
+    #[test]
+    fn the_twenty_first_hash_still_counts() {
+        let mut hits_by_hash = [0; 2];
+        for client in 0..=u16::MAX {
+            let [second, third] = client.to_be_bytes();
+            let client = IpAddr::from([10, second, third, 1]);
+            let mut hash = HASH_START;
+            let mut points = (0..22).map(|_| {
+                hash = hash_on(hash, client);
+                hash % 102
+            });
+            let hit = points.position(|point| point < 2);
+            let (Some(place @ (20 | 21)), true) = (hit, hash % 102 == 1) else {
+                continue;
+            };
+            // B by hash; by turns it would be A.
+            let mut group = Group::new(Algorithm::IpHash, &[1, 1, 100]);
+            group.client = Some(client);
+            group.eligible.remove(2);
+            let expected = if place == 20 { "B" } else { "A" };
+            assert_eq!(
+                letters(&group.choose(1)),
+                expected,
+                "{client}, hash {place}"
+            );
+            hits_by_hash[place - 20] += 1;
+        }
+        assert!(
+            hits_by_hash.iter().all(|hits| *hits > 0),
+            "{hits_by_hash:?}"
+        );
     }
 
     #[test]

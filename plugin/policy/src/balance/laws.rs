@@ -46,6 +46,9 @@ pub(super) fn shares(weights: &[u16]) -> Vec<Share<'static>> {
 }
 
 impl Group {
+    /// What its random numbers begin with.
+    pub(super) const SEED: u64 = 7;
+
     pub(super) fn new(algorithm: Algorithm, weights: &[u16]) -> Self {
         Self::starting(algorithm, weights, 0)
     }
@@ -71,7 +74,7 @@ impl Group {
             now_us: 1_000_000_000,
             client: Some(IpAddr::from([192, 0, 2, 1])),
             hash_key: b"/index.php".to_vec(),
-            random: Sequence::new(7),
+            random: Sequence::new(Self::SEED),
         }
     }
 
@@ -81,6 +84,11 @@ impl Group {
         (0..self.in_flight.len().min(64))
             .filter(|server| subset >> server & 1 == 1)
             .for_each(|server| self.eligible.insert(server));
+    }
+
+    /// Gives the same servers other weights.
+    pub(super) fn reweigh(&mut self, weights: &[u16]) {
+        self.balancer.reweigh(&shares(weights), &self.eligible);
     }
 
     pub(super) fn ask(&mut self, limit: usize, advance: Advance) -> Vec<usize> {
@@ -169,38 +177,81 @@ fn picks_none_if_and_only_if_none_is_eligible_and_only_eligible_ones_once() {
     }
 }
 
+/// What a method does over many requests.
+#[derive(Debug, PartialEq, Eq)]
+enum Habit {
+    /// Positions move, and shares are those of the weights.
+    Turns,
+    /// A key decides; over keys, shares are those of the weights.
+    Key,
+    /// Draws decide, by weight.
+    Draws,
+    /// Draws decide, loads too: shares are those of the weights only while servers are busy for their weights.
+    DrawsAndLoad,
+    /// The state of the servers decides alone.
+    State,
+}
+
+fn habit(algorithm: Algorithm) -> Habit {
+    match algorithm {
+        Algorithm::RoundRobin | Algorithm::WeightedRoundRobinIpvs | Algorithm::LeastConn => {
+            Habit::Turns
+        }
+        Algorithm::IpHash
+        | Algorithm::Hash
+        | Algorithm::UrlHash
+        | Algorithm::HashConsistent
+        | Algorithm::Maglev
+        | Algorithm::Rendezvous
+        | Algorithm::SourceHash => Habit::Key,
+        // One knows no weights, those of the others say how much is too much.
+        Algorithm::DestinationHash
+        | Algorithm::LocalityLeastConn
+        | Algorithm::LocalityLeastConnReplicated => Habit::State,
+        Algorithm::Random => Habit::Draws,
+        Algorithm::RandomTwo | Algorithm::IpvsTwoChoices | Algorithm::PeakEwma => {
+            Habit::DrawsAndLoad
+        }
+        Algorithm::IpvsLeastConn
+        | Algorithm::WeightedLeastConn
+        | Algorithm::ShortestExpectedDelay
+        | Algorithm::NeverQueue
+        | Algorithm::WeightedFailover
+        | Algorithm::WeightedOverflow
+        | Algorithm::Fair
+        | Algorithm::LeastTime
+        | Algorithm::First => Habit::State,
+    }
+}
+
 #[test]
 fn those_that_stand_by_move_nothing() {
-    for algorithm in Algorithm::ALL
-        .into_iter()
-        .filter(|algorithm| *algorithm != Algorithm::RandomTwo)
-    {
-        let (mut plain, mut looking) = (
-            Group::new(algorithm, &[5, 3, 2]),
-            Group::new(algorithm, &[5, 3, 2]),
-        );
-        for _ in 0..50 {
-            looking.ask(3, Advance::Nothing);
-            assert_eq!(plain.choose(1)[..], looking.choose(3)[..1], "{algorithm:?}");
+    for algorithm in Algorithm::ALL {
+        if matches!(habit(algorithm), Habit::Draws | Habit::DrawsAndLoad) {
+            // They take random numbers, so the next list differs.
+            continue;
+        }
+        for in_flight in [[0, 0, 0], [1, 1, 1], [3, 1, 2]] {
+            let (mut plain, mut looking) = (
+                Group::new(algorithm, &[5, 3, 2]),
+                Group::new(algorithm, &[5, 3, 2]),
+            );
+            plain.in_flight = in_flight.to_vec();
+            looking.in_flight = in_flight.to_vec();
+            for _ in 0..50 {
+                looking.ask(3, Advance::Nothing);
+                assert_eq!(plain.choose(1)[..], looking.choose(3)[..1], "{algorithm:?}");
+            }
         }
     }
 }
 
 #[test]
 fn weights_are_shares_in_the_long_run() {
-    // ip_hash promises it over clients, the others over requests. random_two promises it only as far as servers are busy: among
-    // idle ones the second of two different draws wins. destination_hash knows no weights, and those of the locality-based methods
-    // say how much is too much.
-    let without_shares = [
-        Algorithm::RandomTwo,
-        Algorithm::DestinationHash,
-        Algorithm::LocalityLeastConn,
-        Algorithm::LocalityLeastConnReplicated,
-    ];
-    for algorithm in Algorithm::ALL
-        .into_iter()
-        .filter(|algorithm| !without_shares.contains(algorithm))
-    {
+    for algorithm in Algorithm::ALL {
+        if matches!(habit(algorithm), Habit::State | Habit::DrawsAndLoad) {
+            continue;
+        }
         let weights = [5, 3, 2];
         let mut group = Group::new(algorithm, &weights);
         let mut counts = [0_i32; 3];
@@ -216,6 +267,59 @@ fn weights_are_shares_in_the_long_run() {
             assert!(
                 (count - i32::from(weight) * 1_000).abs() <= 200,
                 "{algorithm:?}: {counts:?}"
+            );
+        }
+    }
+}
+
+/// Requests stay for a while, so that loads build up: whoever looks at load then keeps to the weights, or to its own rule.
+#[test]
+fn busy_servers_are_loaded_by_their_weights_where_the_method_looks_at_load() {
+    for algorithm in Algorithm::ALL {
+        let keeps_to_weights = matches!(
+            algorithm,
+            Algorithm::RandomTwo
+                | Algorithm::LeastConn
+                | Algorithm::WeightedLeastConn
+                | Algorithm::ShortestExpectedDelay
+                | Algorithm::NeverQueue
+                | Algorithm::IpvsTwoChoices
+                | Algorithm::LeastTime
+        );
+        if !keeps_to_weights {
+            continue;
+        }
+        let mut group = Group::new(algorithm, &[5, 3, 2]);
+        for _ in 0..1_000 {
+            group
+                .choose(1)
+                .into_iter()
+                .for_each(|server| group.in_flight[server] += 1);
+        }
+        for (count, expected) in group.in_flight.iter().zip([500_u32, 300, 200]) {
+            assert!(
+                count.abs_diff(expected) <= 10,
+                "{algorithm:?}: {:?}",
+                group.in_flight
+            );
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_servers_are_chosen_from_as_from_three() {
+    let weights: Vec<u16> = (0..10_000_u16).map(|server| server % 7 + 1).collect();
+    for algorithm in Algorithm::ALL {
+        let mut group = Group::new(algorithm, &weights);
+        (0..10_000)
+            .filter(|server| server % 3 == 0)
+            .for_each(|server| group.eligible.remove(server));
+        for _ in 0..3 {
+            let choices = group.choose(ENDPOINTS_MAX);
+            assert_eq!(choices.len(), ENDPOINTS_MAX, "{algorithm:?}");
+            assert!(
+                choices.iter().all(|server| server % 3 != 0),
+                "{algorithm:?}: {choices:?}"
             );
         }
     }
@@ -237,6 +341,10 @@ fn any_history_leaves_the_laws_standing() {
         for algorithm in Algorithm::ALL {
             let mut group = Group::new(algorithm, &weights);
             for (subset, busy, limit) in &steps {
+                if subset % 16 == 1 {
+                    let weights: Vec<u16> = weights.iter().map(|weight| weight / 3 + 1).collect();
+                    group.reweigh(&weights);
+                }
                 group.only(u64::from(*subset));
                 group.in_flight = (0..).map(|server: u32| busy * server % 7).take(weights.len()).collect();
                 let choices = group.choose(*limit);

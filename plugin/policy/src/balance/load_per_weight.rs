@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 /// A load that a server of some weight carries. Equal are those with the same quotient.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LoadPerWeight {
     /// Below 2⁴⁸, so that a product with a weight fits.
     pub(super) load: u64,

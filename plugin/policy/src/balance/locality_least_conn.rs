@@ -7,8 +7,10 @@
 
 use xxhash_rust::xxh64::xxh64;
 
-use super::connection_overhead::{Weights, seconds};
 use super::destination_cache::DestinationCache;
+use super::leaders::fill_lowest;
+use super::locality_load::{is_overloaded, least, load, seconds};
+use super::weights::Weights;
 use super::{Advance, Balancer, Charge, Choices, Question, ServerMask, Share};
 
 /// Who was given which destination.
@@ -35,12 +37,16 @@ impl Balancer for LocalityLeastConn {
             let known = known
                 .map(usize::from)
                 .filter(|server| question.eligible.contains(*server));
-            match known.filter(|server| !self.weights.is_overloaded(*server, question)) {
+            match known.filter(|server| {
+                !is_overloaded(&self.weights, *server, question.eligible, question)
+            }) {
                 Some(server) => choices.push(server),
                 None => self.give_anew(destination, now_s, question, choices),
             }
         }
-        self.weights.fill(question, choices);
+        fill_lowest(question, choices, |server| {
+            load(&self.weights, server, question)
+        });
     }
 
     fn charge(&mut self, _charge: &Charge<'_>) {}
@@ -54,7 +60,7 @@ impl LocalityLeastConn {
         question: &Question<'_>,
         choices: &mut Choices,
     ) {
-        let Some(server) = self.weights.least(question.eligible.iter(), question) else {
+        let Some(server) = least(&self.weights, question.eligible.iter(), question) else {
             return;
         };
         choices.push(server);

@@ -6,8 +6,10 @@
 
 use xxhash_rust::xxh64::xxh64;
 
-use super::connection_overhead::{Weights, seconds};
 use super::destination_cache::DestinationCache;
+use super::leaders::fill_lowest;
+use super::locality_load::{is_overloaded, least, load, seconds};
+use super::weights::Weights;
 use super::{Advance, Balancer, Charge, Choices, Question, ServerMask, Share};
 
 /// Servers of one set; whoever would be one more serves, but does not join. The kernel has no bound.
@@ -50,8 +52,12 @@ impl ServerSet {
             return;
         }
         let mut most = None;
-        for (place, server) in self.iter().enumerate() {
-            let Some(load) = weights.load(server, question) else {
+        let up = self
+            .iter()
+            .enumerate()
+            .filter(|(_, server)| question.eligible.contains(*server));
+        for (place, server) in up {
+            let Some(load) = load(weights, server, question) else {
                 continue;
             };
             if most.is_none_or(|(most, _)| load > most) {
@@ -81,7 +87,9 @@ impl Balancer for LocalityLeastConnReplicated {
             };
             chosen.into_iter().for_each(|server| choices.push(server));
         }
-        self.weights.fill(question, choices);
+        fill_lowest(question, choices, |server| {
+            load(&self.weights, server, question)
+        });
     }
 
     fn charge(&mut self, _charge: &Charge<'_>) {}
@@ -90,7 +98,7 @@ impl Balancer for LocalityLeastConnReplicated {
 impl LocalityLeastConnReplicated {
     fn choose(&mut self, destination: u64, now_s: u32, question: &Question<'_>) -> Option<usize> {
         let weights = &self.weights;
-        let least_of_all = || weights.least(question.eligible.iter(), question);
+        let least_of_all = || least(weights, question.eligible.iter(), question);
         let Some(set) = self.cache.touch(destination, now_s) else {
             let server = least_of_all()?;
             let mut set = ServerSet::default();
@@ -98,10 +106,10 @@ impl LocalityLeastConnReplicated {
             self.cache.insert(destination, set, now_s);
             return Some(server);
         };
-        let least_of_set = weights.least(eligible_of(set, question), question);
+        let least_of_set = least(weights, eligible_of(set, question), question);
         set.shrink(weights, question, now_s);
-        if let Some(server) =
-            least_of_set.filter(|server| !weights.is_overloaded(*server, question))
+        if let Some(server) = least_of_set
+            .filter(|server| !is_overloaded(weights, *server, question.eligible, question))
         {
             return Some(server);
         }
@@ -113,8 +121,9 @@ impl LocalityLeastConnReplicated {
     /// Who would be chosen, without moving anything.
     fn look_up(&self, destination: u64, now_s: u32, question: &Question<'_>) -> Option<usize> {
         let set = self.cache.get(destination, now_s)?;
-        let least = self.weights.least(eligible_of(set, question), question);
-        least.filter(|server| !self.weights.is_overloaded(*server, question))
+        let least_of_set = least(&self.weights, eligible_of(set, question), question);
+        least_of_set
+            .filter(|server| !is_overloaded(&self.weights, *server, question.eligible, question))
     }
 }
 

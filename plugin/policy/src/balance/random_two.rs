@@ -8,8 +8,8 @@ use super::ranges::Ranges;
 use super::round_robin::Turns;
 use super::{Balancer, Charge, Choices, Question, ServerMask, Share};
 
-/// Draws by weight over all servers that find none that may be chosen, after which turns decide (nginx's figure).
-const TRIES_MAX: usize = 20;
+/// Draws of one request that settle nothing, more than which let turns decide (nginx's figure). The first of two draws is one.
+const TRIES_MAX: u32 = 20;
 
 /// Ranges of the weights, to draw from.
 #[derive(Debug, Default)]
@@ -20,6 +20,10 @@ pub(super) struct RandomTwo {
 impl Balancer for RandomTwo {
     fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
         self.draws.rebuild(servers, eligible, start);
+    }
+
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.draws.reweigh(servers);
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
@@ -46,6 +50,11 @@ impl TwoDraws {
         self.turns.rebuild(servers, eligible, start);
     }
 
+    pub(super) fn reweigh(&mut self, servers: &[Share<'_>]) {
+        self.ranges.rebuild(servers);
+        self.turns.reweigh(servers);
+    }
+
     /// Fills `choices`; a server's load is below 2⁴⁸.
     pub(super) fn fill(
         &mut self,
@@ -53,9 +62,16 @@ impl TwoDraws {
         choices: &mut Choices,
         load: impl Fn(&Question<'_>, usize) -> u64,
     ) {
+        let mut tries = 0;
         // Ends: each round appends a server, or leaves the rest to turns.
         while !choices.is_full() && question.eligible.count() > choices.len() {
-            match self.better_of_two(question, choices, &load) {
+            if let Some(last) = question
+                .only_left(choices)
+                .filter(|last| *last < self.ranges.len())
+            {
+                return choices.push(last);
+            }
+            match self.better_of_two(question, choices, &mut tries, &load) {
                 Some(chosen) => choices.push(chosen),
                 None => {
                     return self
@@ -72,15 +88,18 @@ impl TwoDraws {
         }
     }
 
-    /// `None` if the draws found nobody.
+    /// `None` if the draws came to an end before they found two.
     fn better_of_two(
         &self,
         question: &mut Question<'_>,
         choices: &Choices,
+        tries: &mut u32,
         load: impl Fn(&Question<'_>, usize) -> u64,
     ) -> Option<usize> {
         let mut first: Option<usize> = None;
-        for _ in 0..TRIES_MAX {
+        // Ends: each round settles it or is one of `TRIES_MAX`.
+        while *tries <= TRIES_MAX {
+            *tries += 1;
             let point = question.random.below(u64::from(self.ranges.sum()));
             let drawn = self.ranges.at(u32::try_from(point).unwrap_or(0))?;
             if !question.eligible.contains(drawn) || choices.contains(drawn) {
@@ -88,9 +107,6 @@ impl TwoDraws {
             }
             let Some(previous) = first else {
                 first = Some(drawn);
-                if question.eligible.count() - choices.len() == 1 {
-                    break;
-                }
                 continue;
             };
             if previous == drawn {
@@ -101,9 +117,10 @@ impl TwoDraws {
                 weight: self.turns.weight(server),
             };
             let second_is_busier = rank(drawn) > rank(previous);
+            *tries -= 1;
             return Some(if second_is_busier { previous } else { drawn });
         }
-        first
+        None
     }
 }
 
@@ -127,11 +144,11 @@ mod tests {
 
     #[test]
     fn weight_counts_in_comparing_loads() {
-        let mut group = Group::new(Algorithm::RandomTwo, &[10, 1]);
-        group.in_flight = vec![9, 1];
-        assert!(
-            group.picks(200).into_iter().all(|server| server == 0),
-            "9/10 is less than 1/1"
-        );
+        let mut group = Group::new(Algorithm::RandomTwo, &[2, 1]);
+        group.in_flight = vec![3, 2];
+        let picks = group.picks(1_000);
+        // Two thirds to the power of 20: draws that hit nobody else, so that turns decide.
+        let heavier = picks.iter().filter(|server| **server == 0).count();
+        assert!(heavier >= 995, "3/2 is less than 2/1: {heavier} of 1000");
     }
 }

@@ -4,6 +4,9 @@
 //! of equals, and pays the sum of what was added. Heavy servers thus come often but not in a row: weights 5, 1, 1 give AABACAA.
 //! A failure takes weight/max_fails from the effective weight, and every pick gives one back.
 
+use std::cmp::Reverse;
+
+use super::leaders::Leaders;
 use super::{Advance, Balancer, Charge, Choices, Question, ServerMask, Share};
 use crate::contract::ENDPOINTS_MAX;
 
@@ -16,6 +19,10 @@ pub(super) struct RoundRobin {
 impl Balancer for RoundRobin {
     fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
         self.turns.rebuild(servers, eligible, start);
+    }
+
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.turns.reweigh(servers);
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
@@ -78,6 +85,21 @@ impl Turns {
         }
     }
 
+    /// Takes other weights for the same servers. Everybody is as far ahead or behind as before, for the new sum of weights.
+    pub(super) fn reweigh(&mut self, servers: &[Share<'_>]) {
+        let sum = |turns: &[Turn]| -> i64 { turns.iter().map(|turn| i64::from(turn.weight)).sum() };
+        let old_sum = sum(&self.servers).max(1);
+        for (turn, share) in self.servers.iter_mut().zip(servers) {
+            turn.weight = share.weight;
+            turn.effective = i32::from(share.weight);
+            turn.failure_costs = share.weight.checked_div(share.max_fails).unwrap_or(0);
+        }
+        let new_sum = sum(&self.servers);
+        for turn in &mut self.servers {
+            turn.current = turn.current.saturating_mul(new_sum) / old_sum;
+        }
+    }
+
     /// A server's weight; 0 if it is not of the group.
     pub(super) fn weight(&self, server: usize) -> u16 {
         self.servers.get(server).map_or(0, |turn| turn.weight)
@@ -85,42 +107,60 @@ impl Turns {
 
     /// Fills the rest of `choices`: a pick first if one is asked for, then those that would come next.
     pub(super) fn fill(&mut self, eligible: &ServerMask, advance: Advance, choices: &mut Choices) {
-        self.fill_among(eligible, |_, _| true, advance, choices);
+        self.fill_among(eligible.iter(), advance, choices);
     }
 
-    /// As [`Turns::fill`], among those `eligible` that are `wanted` (given index and weight); the others' positions do not move.
+    /// As [`Turns::fill`], among these servers in their order; the others' positions do not move.
     ///
     /// Who stands by is who would be picked next with those before it left out, and nobody but a winner pays; so the value that
     /// a server would have at each further pick is known at once, and one pass over the group finds all of them.
     pub(super) fn fill_among(
         &mut self,
-        eligible: &ServerMask,
-        wanted: impl Fn(usize, u16) -> bool,
+        servers: impl Iterator<Item = usize>,
+        advance: Advance,
+        choices: &mut Choices,
+    ) {
+        // Most lists are short, and most groups are small: then clearing the leaders is much of what this costs.
+        match choices.room() {
+            0 => {}
+            1 => self.fill_up::<1>(servers, advance, choices),
+            2..=3 => self.fill_up::<3>(servers, advance, choices),
+            _ => self.fill_up::<ENDPOINTS_MAX>(servers, advance, choices),
+        }
+    }
+
+    /// For at most `ROOM` places.
+    fn fill_up<const ROOM: usize>(
+        &mut self,
+        servers: impl Iterator<Item = usize>,
         advance: Advance,
         choices: &mut Choices,
     ) {
         let picks = advance == Advance::First && choices.is_empty();
         let places = choices.room();
-        let mut rounds = [Leaders::default(); ENDPOINTS_MAX];
+        // One more leader in each round than can be gone by then.
+        let mut rounds = [Leaders::<_, ROOM>::new(); ROOM];
         let mut total = 0;
-        for server in eligible.iter() {
+        let rounds = rounds.get_mut(..places).unwrap_or_default();
+        let nobody_yet = choices.is_empty();
+        for server in servers {
             let Some(turn) = self.servers.get_mut(server) else {
                 break;
             };
-            if choices.contains(server) || !wanted(server, turn.weight) {
+            if !nobody_yet && choices.contains(server) {
                 continue;
             }
             let mut ahead = *turn;
             if picks {
                 total += turn.gain();
             }
-            for (place, leaders) in (1..).zip(rounds.iter_mut().take(places)) {
+            for (place, leaders) in rounds.iter_mut().enumerate() {
                 ahead.gain();
-                leaders.offer(ahead.current, server, place);
+                leaders.offer(Reverse(ahead.current), server, place + 1);
             }
         }
-        for (place, leaders) in rounds.iter().take(places).enumerate() {
-            let Some(winner) = leaders.first_not_in(choices) else {
+        for (place, leaders) in rounds.iter().enumerate() {
+            let Some(winner) = leaders.iter().find(|server| !choices.contains(*server)) else {
                 return;
             };
             if picks
@@ -160,53 +200,10 @@ impl Turns {
     }
 }
 
-/// Those with the greatest values in one round, the first of equals first: one more than can be gone by then.
-#[derive(Debug, Clone, Copy, Default)]
-struct Leaders {
-    best: [(i64, u16); ENDPOINTS_MAX],
-    len: u8,
-}
-
-impl Leaders {
-    fn offer(&mut self, value: i64, server: usize, keep: usize) {
-        let len = usize::from(self.len);
-        if len >= keep
-            && self
-                .best
-                .get(keep - 1)
-                .is_none_or(|(worst, _)| value <= *worst)
-        {
-            return;
-        }
-        let Ok(server) = u16::try_from(server) else {
-            return;
-        };
-        if len < keep {
-            self.len += 1;
-        }
-        let mut carried = (value, server);
-        for (index, place) in self.best.iter_mut().take(keep).enumerate() {
-            if index >= len {
-                *place = carried;
-                break;
-            }
-            if carried.0 > place.0 {
-                std::mem::swap(place, &mut carried);
-            }
-        }
-    }
-
-    fn first_not_in(&self, choices: &Choices) -> Option<usize> {
-        self.best
-            .iter()
-            .take(usize::from(self.len))
-            .map(|(_, server)| usize::from(*server))
-            .find(|server| !choices.contains(*server))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::laws::{Group, letters, shares};
     use super::*;
     use crate::balance::Algorithm;
@@ -280,5 +277,51 @@ mod tests {
         // A's effective weight 0, 1, 2, 3, 4, 4 against B's 4: the sums of nginx's rule worked out by hand.
         assert_eq!(letters(&picks), "BBABAB");
         assert_eq!(turns.servers[0].effective, 4);
+    }
+
+    #[test]
+    fn other_weights_do_not_begin_the_turns_anew() {
+        let mut group = Group::new(Algorithm::RoundRobin, &[1, 1, 1]);
+        assert_eq!(letters(&group.picks(2)), "AB");
+        group.reweigh(&[100, 100, 100]);
+        assert_eq!(letters(&group.picks(2)), "CA");
+        group.reweigh(&[100, 100, 1]);
+        let picks = letters(&group.picks(201));
+        let counts = ["A", "B", "C"].map(|server| picks.matches(server).count());
+        assert!(
+            counts[0] >= 99 && counts[1] >= 99 && counts[2] >= 1,
+            "{counts:?}"
+        );
+    }
+
+    /// Picks of a copy, each with those before it left out, as nginx would walk its peers after failures.
+    #[test]
+    fn who_stands_by_is_who_would_be_picked_next() {
+        let weights = proptest::collection::vec(1u16..20, 1..9);
+        let subsets = proptest::collection::vec((any::<u8>(), any::<bool>()), 1..20);
+        proptest!(|(weights in weights, subsets in subsets)| {
+            let mut turns = Turns::default();
+            let mut shares = shares(&weights);
+            shares.iter_mut().for_each(|share| share.max_fails = 3);
+            turns.rebuild(&shares, &ServerMask::first(weights.len()), 0);
+            for (subset, fails) in subsets {
+                let mut left = ServerMask::none(weights.len());
+                (0..weights.len()).filter(|server| subset >> server & 1 == 1).for_each(|server| left.insert(server));
+                let mut copy = Turns { servers: turns.servers.clone() };
+                let mut choices = Choices::with_limit(ENDPOINTS_MAX);
+                turns.fill(&left, Advance::First, &mut choices);
+                let mut expected = Vec::new();
+                while !left.is_empty() {
+                    let mut one = Choices::with_limit(1);
+                    copy.fill(&left, Advance::First, &mut one);
+                    left.remove(one.get(0).unwrap());
+                    expected.extend(one.iter());
+                }
+                prop_assert_eq!(choices.iter().collect::<Vec<_>>(), expected);
+                if let (true, Some(server)) = (fails, choices.get(0)) {
+                    turns.charge(&Charge::Failed { server });
+                }
+            }
+        });
     }
 }

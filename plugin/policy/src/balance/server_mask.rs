@@ -66,12 +66,27 @@ impl ServerMask {
 
     /// The servers in it, in their order.
     pub fn iter(&self) -> Servers<'_> {
+        self.iter_from(0)
+    }
+
+    /// The servers in it from `first` on, in their order.
+    pub fn iter_from(&self, first: usize) -> Servers<'_> {
+        let place = first / BITS;
+        let mut words = self.words.get(place..).unwrap_or_default().iter();
+        let word = words
+            .next()
+            .map_or(0, |word| *word & (!0 << (first % BITS)));
         Servers {
-            words: self.words.iter(),
-            word: 0,
-            base: 0,
-            next_base: 0,
+            words,
+            word,
+            base: place * BITS,
         }
+    }
+
+    /// The servers in it, once round: from `first` on, then those before it.
+    pub fn round_from(&self, first: usize) -> impl Iterator<Item = usize> + '_ {
+        let before = self.iter().take_while(move |server| *server < first);
+        self.iter_from(first).chain(before)
     }
 }
 
@@ -82,7 +97,6 @@ pub struct Servers<'a> {
     /// What is left of the word that is being read.
     word: u64,
     base: usize,
-    next_base: usize,
 }
 
 impl Iterator for Servers<'_> {
@@ -92,8 +106,7 @@ impl Iterator for Servers<'_> {
         // Ends: each round takes a word.
         while self.word == 0 {
             self.word = *self.words.next()?;
-            self.base = self.next_base;
-            self.next_base += BITS;
+            self.base += BITS;
         }
         let server = self.base + self.word.trailing_zeros() as usize;
         self.word &= self.word - 1;
@@ -123,6 +136,10 @@ mod tests {
                 }
             }
             prop_assert_eq!(mask.iter().collect::<Vec<_>>(), set.iter().copied().collect::<Vec<_>>());
+            for first in [0, 1, 63, 64, 65, 130, 299, 400] {
+                let round: Vec<_> = set.range(first..).chain(set.range(..first)).copied().collect();
+                prop_assert_eq!(mask.round_from(first).collect::<Vec<_>>(), round, "from {}", first);
+            }
             prop_assert_eq!((mask.count(), mask.is_empty()), (set.len(), set.is_empty()));
             prop_assert!((0..300).all(|server| mask.contains(server) == set.contains(&server)));
         });

@@ -1,13 +1,9 @@
-//! What the hashing methods are told: the key, and how far from its share a server's load may go.
+//! What the hashing methods hash.
 
 use super::ConfigError;
 use super::document::PoolDocument;
 use crate::balance::{Algorithm, KeyNeed};
 use crate::exchange::HashKey;
-
-/// Percent of a fair share; HAProxy's limits of `hash-balance-factor`, where 0 is none.
-const BALANCE_FACTOR_MIN: u64 = 101;
-const BALANCE_FACTOR_MAX: u64 = 65_535;
 
 /// The key that a pool's method hashes; `None` if it hashes none. A key beside a method that hashes nothing at all has no effect,
 /// so that methods can be changed back and forth.
@@ -36,34 +32,6 @@ pub(super) fn hash_key(
             "`{name}` always hashes `$uri`; for another key use `hash`"
         )),
         _ => Ok(default.map(|_| key)),
-    }
-}
-
-/// The bound of a pool's hashing method, if one is set.
-pub(super) fn hash_balance_factor(
-    path: &str,
-    document: &PoolDocument,
-    algorithm: Algorithm,
-) -> Result<Option<u16>, ConfigError> {
-    let path = format!("{path}.hash_balance_factor");
-    let Some(factor) = document.hash_balance_factor.filter(|factor| *factor > 0) else {
-        return Ok(None);
-    };
-    if !algorithm.hashes() {
-        let message = format!(
-            "`{}` does not hash: there is nothing to keep balanced",
-            algorithm.name()
-        );
-        return Err(ConfigError::new(path, message));
-    }
-    match u16::try_from(factor) {
-        Ok(percent) if factor >= BALANCE_FACTOR_MIN => Ok(Some(percent)),
-        _ => Err(ConfigError::new(
-            path,
-            format!(
-                "expected 0, or {BALANCE_FACTOR_MIN} to {BALANCE_FACTOR_MAX} percent, found {factor}"
-            ),
-        )),
     }
 }
 
@@ -142,12 +110,12 @@ mod tests {
             (
                 json!({"hash_balance_factor": 150}),
                 "hash_balance_factor",
-                "`round_robin` does not hash",
+                "`round_robin` hashes no key",
             ),
             (
                 json!({"balance": "hash", "hash_balance_factor": 100}),
                 "hash_balance_factor",
-                "101 to 65535 percent, found 100",
+                "101 to 10000 percent, found 100",
             ),
             (
                 json!({"balance": "hash", "hash_balance_factor": 65_536}),

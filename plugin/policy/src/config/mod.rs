@@ -241,4 +241,6 @@ impl TryFrom<&Document> for Config {
 }
 
 #[cfg(test)]
+mod method_tests;
+#[cfg(test)]
 mod tests;

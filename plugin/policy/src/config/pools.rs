@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::addresses::{server_address, server_name};
 use super::document::{KeepaliveDocument, Named, PoolDocument, ServerDocument, TimeoutsDocument};
-use super::hashing::{hash_balance_factor, hash_key};
+use super::hashing::hash_key;
 use super::names::check_name;
 use super::units::parse_duration;
 use super::unserved::{NOT_SERVED, refuse};
@@ -23,6 +24,8 @@ const RETRIES_DEFAULT: u8 = 2;
 /// How often names are resolved, unless stated; HAProxy's `hold valid` is 10 s, nginx keeps to the answer's TTL.
 const RESOLVE_DEFAULT: Duration = Duration::from_secs(30);
 const RESOLVE_MIN: Duration = Duration::from_secs(1);
+/// Percent of an equal share that bound a server's load: with 100 or less there would not be room for all.
+const BALANCE_FACTORS: RangeInclusive<u16> = 101..=10_000;
 /// Most connections kept per worker and endpoint.
 const KEEPALIVE_MAX: u64 = 65_535;
 
@@ -81,6 +84,33 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
         keepalive: keepalive(&format!("{path}.keepalive"), document.keepalive.as_ref())?,
         timeouts: timeouts(&format!("{path}.timeouts"), document.timeouts.as_ref())?,
     })
+}
+
+/// HAProxy's `hash-balance-factor`: percent of an equal share, 0 for none.
+fn hash_balance_factor(
+    path: &str,
+    document: &PoolDocument,
+    algorithm: Algorithm,
+) -> Result<Option<u16>, ConfigError> {
+    let path = format!("{path}.hash_balance_factor");
+    let Some(percent) = document.hash_balance_factor.filter(|percent| *percent > 0) else {
+        return Ok(None);
+    };
+    if !algorithm.allows_bounded_load() {
+        let method = algorithm.name();
+        let message = format!("`{method}` hashes no key, so there is nothing whose load to bound");
+        return Err(ConfigError::new(path, message));
+    }
+    u16::try_from(percent)
+        .ok()
+        .filter(|percent| BALANCE_FACTORS.contains(percent))
+        .map(Some)
+        .ok_or_else(|| {
+            let (least, most) = (BALANCE_FACTORS.start(), BALANCE_FACTORS.end());
+            let message =
+                format!("expected 0 for no bound, or {least} to {most} percent, found {percent}");
+            ConfigError::new(path, message)
+        })
 }
 
 fn refuse_what_is_not_served(path: &str, pool: &PoolDocument) -> Result<(), ConfigError> {
@@ -208,8 +238,25 @@ fn one_server(
         Tier::Primary
     };
     if tier == Tier::Backup && !algorithm.allows_backup() {
-        let message = format!("`{}` knows no backup servers", algorithm.name());
+        let message = format!(
+            "`{}` knows no backup servers: a key has one place, and one only",
+            algorithm.name()
+        );
         return Err(ConfigError::new(format!("{path}.backup"), message));
+    }
+    if weight != 1 && !algorithm.allows_weights() {
+        let message = format!(
+            "`{}` knows no weights: servers are taken in the order in which they stand here",
+            algorithm.name()
+        );
+        return Err(ConfigError::new(format!("{path}.weight"), message));
+    }
+    let slow_start = format!("{path}.slow_start");
+    if let Some(why) = algorithm.why_no_slow_start()
+        && refuse(&slow_start, document.slow_start.as_ref()).is_err()
+    {
+        let message = format!("`{}` knows no slow start: {why}", algorithm.name());
+        return Err(ConfigError::new(slow_start, message));
     }
     let keys = [
         ("max_fails", &document.max_fails),

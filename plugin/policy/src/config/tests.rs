@@ -15,7 +15,7 @@ fn config(policy: Value) -> Result<Config, ConfigError> {
 }
 
 #[track_caller]
-fn refused(policy: Value, path: &str, said: &str) {
+pub(super) fn refused(policy: Value, path: &str, said: &str) {
     let error = config(policy.clone()).expect_err("refused");
     assert_eq!(error.path, path, "{error}");
     assert!(
@@ -28,7 +28,7 @@ fn refused(policy: Value, path: &str, said: &str) {
 }
 
 /// The shop with one key of its pool set.
-fn with_pool_key(key: &str, value: Value) -> Value {
+pub(super) fn with_pool_key(key: &str, value: Value) -> Value {
     let mut policy = shop();
     policy["pools"]["shop"][key] = value;
     policy
@@ -335,8 +335,6 @@ fn what_is_not_served_yet_is_refused_by_name() {
         ("on_down", json!("close")),
         ("proxy_protocol", json!("v2")),
         ("mode", json!("tcp")),
-        ("balance", json!("wrr")),
-        ("balance", json!("first")),
     ];
     for (key, value) in pool_keys {
         refused(
@@ -549,4 +547,23 @@ fn any_json_gives_an_answer() {
         ]
     });
     proptest!(|(value in json)| { drop(config(value)); });
+}
+
+#[test]
+fn large_clusters_are_accepted() {
+    let pool = |servers: u32| {
+        let servers = (0..servers).map(|server| {
+            let [_, _, third, fourth] = server.to_be_bytes();
+            json!({"address": format!("10.1.{third}.{fourth}:80")})
+        });
+        json!({"balance": "least_time", "servers": servers.collect::<Vec<_>>()})
+    };
+    for (pools, servers) in [(1, 10_000), (1_000, 10)] {
+        let named = (0..pools).map(|name| (format!("pool{name}"), pool(servers)));
+        let named: serde_json::Map<String, Value> = named.collect();
+        let policy = json!({"pools": named, "routes": [{"pool": "pool0"}]});
+        let config = Config::from_document(&Document::from_value(policy).unwrap()).unwrap();
+        let counted: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
+        assert_eq!((config.pools.len(), counted), (pools, 10_000));
+    }
 }

@@ -17,6 +17,8 @@ pub enum Exchange {
         pool: usize,
         choices: Choices,
         counted_on: usize,
+        /// When it was sent, microseconds, if the pool's method looks at latencies.
+        sent_us: u64,
         head: HeadSeen,
     },
     Finished,
@@ -48,13 +50,16 @@ impl Exchange {
     /// A request was just sent to a list that is not empty.
     pub fn begun(policy: &mut Policy, pool: usize, choices: Choices) -> Self {
         let counted_on = choices.get(0).unwrap_or(0);
+        let mut sent_us = 0;
         if let Some(pool) = policy.pools_mut().get_mut(pool) {
             pool.began(counted_on);
+            sent_us = pool.now_us();
         }
         Self::Steered {
             pool,
             choices,
             counted_on,
+            sent_us,
             head: HeadSeen::NotYet,
         }
     }
@@ -82,17 +87,20 @@ impl Exchange {
         }
     }
 
-    /// The response head is there. `answer` is `None` if the host was not asked. Only the first call counts. Returns the pool and
-    /// the servers between which the request moved, if it did.
+    /// The response head is there. `answer` is `None` if the host was not asked. `now_us` matters only if the pool's method looks at
+    /// latencies: the answer of the first server is timed; the time of a later one is not known, because it began with the others'.
+    /// Only the first call counts. Returns the pool and the servers between which the request moved, if it did.
     pub fn answered(
         &mut self,
         policy: &mut Policy,
         answer: Option<Answer>,
+        now_us: u64,
     ) -> Option<(usize, [usize; 2])> {
         let Self::Steered {
             pool: pool_index,
             choices,
             counted_on,
+            sent_us,
             head: head @ HeadSeen::NotYet,
         } = self
         else {
@@ -101,6 +109,9 @@ impl Exchange {
         *head = HeadSeen::Yes;
         let pool = policy.pools_mut().get_mut(*pool_index)?;
         let answer = answer.filter(|answer| answer.attempts > 0)?;
+        if answer.attempts == 1 && answer.last == LastAttempt::Answered {
+            pool.answered(*counted_on, now_us.saturating_sub(*sent_us), now_us);
+        }
         let used = usize::try_from(answer.attempts)
             .unwrap_or(usize::MAX)
             .min(choices.len());

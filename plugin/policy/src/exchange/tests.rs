@@ -1,11 +1,13 @@
 //! Requests from head to end, as a host would tell of them.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{Config, Document};
 use crate::random::Sequence;
-use crate::upstream::InFlight;
+use crate::upstream::{InFlight, SharedData, Slots, Written};
 
 fn policy(document: Value) -> Policy {
     let config = Config::from_document(&Document::from_value(document).unwrap()).unwrap();
@@ -228,6 +230,43 @@ fn only_what_may_be_repeated_is_retried_after_it_was_sent() {
     }
 }
 
+/// The same key, whatever else the request says, has the same server; other keys have others.
+#[test]
+fn the_key_of_a_pool_says_the_server() {
+    let mut document = shop();
+    document["pools"]["shop"]["balance"] = json!("hash_consistent");
+    document["pools"]["shop"]["hash_key"] = json!("$header(X-User)");
+    let mut policy = policy(document);
+    let mut steer = |user: &'static [u8], path: &'static [u8]| {
+        let (_, lines) = decide(
+            &mut policy,
+            "192.0.2.1:1",
+            &[("x-user", user), (":path", path)],
+        );
+        let steering = lines
+            .into_iter()
+            .find(|line| line.starts_with("x-gateway-destination-endpoint"));
+        steering.unwrap()
+    };
+    let users: [&[u8]; 12] = [
+        b"ann", b"bob", b"cid", b"dan", b"eve", b"fay", b"guy", b"hal", b"ida", b"joe", b"kim",
+        b"lea",
+    ];
+    let servers: BTreeSet<String> = users
+        .into_iter()
+        .map(|user| {
+            let lists = [b"/a", b"/b", b"/c"].map(|path| steer(user, path));
+            assert!(lists.iter().all(|list| *list == lists[0]), "{lists:?}");
+            let [list, ..] = lists;
+            list.split(',').next().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(servers.len(), 3, "{servers:?}");
+    let mut without_key: Vec<String> = (0..3).map(|_| steer(b"", b"/a")).collect();
+    without_key.dedup();
+    assert_eq!(without_key.len(), 3, "no key: by turns, {without_key:?}");
+}
+
 #[test]
 fn requests_without_route_or_server_are_not_steered() {
     let mut policy = policy(shop());
@@ -299,18 +338,18 @@ fn a_request_is_in_flight_on_the_first_then_on_the_one_that_answered_and_ends_on
         last: LastAttempt::Answered,
     };
     assert_eq!(
-        exchange.answered(&mut policy, Some(answer)),
+        exchange.answered(&mut policy, Some(answer), 0),
         Some((1, [0, 2]))
     );
     assert_eq!(in_flight(&policy), [0, 0, 1]);
     assert_eq!(
-        exchange.answered(&mut policy, Some(answer)),
+        exchange.answered(&mut policy, Some(answer), 0),
         None,
         "an informational response came before"
     );
     assert_eq!(exchange.finish(&mut policy), Some((1, 2)));
     assert_eq!(exchange.finish(&mut policy), None);
-    assert_eq!(exchange.answered(&mut policy, Some(answer)), None);
+    assert_eq!(exchange.answered(&mut policy, Some(answer), 0), None);
     assert_eq!(in_flight(&policy), [0, 0, 0]);
     let mut failures = Vec::new();
     policy.pools_mut()[1]
@@ -329,7 +368,7 @@ fn whatever_the_host_tells_nothing_stays_in_flight() {
     for answer in told.into_iter().chain([None]) {
         let mut policy = policy(shop());
         let (mut exchange, _) = begun(&mut policy);
-        exchange.answered(&mut policy, answer);
+        exchange.answered(&mut policy, answer, 0);
         assert_eq!(in_flight(&policy).iter().sum::<u32>(), 1, "{answer:?}");
         exchange.finish(&mut policy);
         assert_eq!(in_flight(&policy), [0, 0, 0], "{answer:?}");
@@ -356,9 +395,52 @@ fn servers_that_stood_in_take_their_turn() {
                 attempts: attempts as u64,
                 last: LastAttempt::Answered,
             }),
+            0,
         );
         exchange.finish(&mut policy);
     }
     let of_b = answered_by.matches('b').count();
     assert_eq!((of_b, answered_by.len() - of_b), (30, 30), "{answered_by}");
+}
+
+/// Shared data that holds nothing.
+struct Nothing;
+
+impl SharedData for Nothing {
+    fn get(&mut self, _key: &[u8], _value: &mut Vec<u8>) -> Option<u32> {
+        None
+    }
+
+    fn set(&mut self, _key: &[u8], _value: &[u8], _cas: u32) -> Written {
+        Written::Failed
+    }
+}
+
+#[test]
+fn only_an_answer_of_the_first_server_itself_is_timed() {
+    let answer = |attempts, last| Some(Answer { attempts, last });
+    let (answered, failed) = (LastAttempt::Answered, LastAttempt::Failed);
+    for (told, timed) in [
+        (answer(1, answered), true),
+        (answer(1, failed), false),
+        (answer(2, answered), false),
+        (None, false),
+    ] {
+        let mut document = shop();
+        document["pools"]["shop"]["balance"] = json!("least_time");
+        document["pools"]["shop"]["servers"][0]["weight"] = json!(10);
+        let mut policy = policy(document);
+        let at = |policy: &mut Policy, now_us| {
+            policy.pools_mut()[1].read_others(now_us, &Slots::new(1), &mut Nothing);
+        };
+        at(&mut policy, 60_000_000);
+        let (mut exchange, list) = begun(&mut policy);
+        assert_eq!(list, [0, 1, 2]);
+        exchange.answered(&mut policy, told, 60_300_000);
+        exchange.finish(&mut policy);
+        at(&mut policy, 61_000_000);
+        // Ten times as heavy, but 300 ms slow: last. Of unknown speed: first.
+        let list = begun(&mut policy).1;
+        assert_eq!(list[if timed { 2 } else { 0 }], 0, "{told:?}: {list:?}");
+    }
 }

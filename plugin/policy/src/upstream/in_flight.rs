@@ -1,25 +1,35 @@
-//! How many requests one VM has in flight, by pool and server id.
+//! What one VM has to do with each server: requests in flight, and how fast they were answered; by pool and server id.
 //!
-//! Counts belong to the VM, not to a configuration: while a reload drains the old one, both count in the same cells.
+//! This belongs to the VM, not to a configuration: while a reload drains the old one, both count in the same cells, and a server
+//! that stays is not unknown afterwards.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::id_hash;
+use crate::balance::Latency;
 
 /// The counts of one VM. Bounded: cells that only this holds are dropped when a configuration asks for its own.
 #[derive(Debug, Default)]
 pub struct InFlight {
-    counts: BTreeMap<(String, u64), Rc<Cell<u32>>>,
+    counts: BTreeMap<(Rc<str>, u64), Rc<OwnLoad>>,
+}
+
+/// One server's.
+#[derive(Debug, Default)]
+pub(super) struct OwnLoad {
+    pub(super) in_flight: Cell<u32>,
+    /// As the rule of the method has it that was asked last.
+    pub(super) latency: Cell<Latency>,
 }
 
 impl InFlight {
     /// The cell of a server; the same one for everybody who names the same.
-    pub(super) fn cell(&mut self, pool: &str, server_id: &str) -> Rc<Cell<u32>> {
+    pub(super) fn cell(&mut self, pool: &Rc<str>, server_id: &str) -> Rc<OwnLoad> {
         Rc::clone(
             self.counts
-                .entry((pool.to_owned(), id_hash(server_id)))
+                .entry((Rc::clone(pool), id_hash(server_id)))
                 .or_default(),
         )
     }

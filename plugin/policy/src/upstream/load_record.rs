@@ -3,22 +3,61 @@
 //! ```text
 //!   evenkeel/<pool>/load/<slot>            the first 64 servers of the pool, in the writer's order
 //!   evenkeel/<pool>/load/<slot>.<chunk>    the 64 after each, from chunk 1
+//!   evenkeel/<pool>/load/<slot>.index      which of several chunks changed (others_load.rs)
 //!
-//!   1  version (1)     1  chunks of the pool     8  owner of the slot     2  entries
+//!   1  layout (1, 2)     1  chunks of the pool     8  owner of the slot     2  entries
 //!   then per server that has any: 8  hash of its id     4  requests in flight            (all little-endian)
+//!   and in layout 2 after that:   4  average time to the first byte, µs      8  when the last answer was seen, µs
 //! ```
 //!
-//! The owner is in every record: a record of somebody who does not own the slot any more counts nothing.
+//! The owner is in every record: a record of somebody who does not own the slot any more counts nothing. Latencies are told only
+//! where the method looks at them.
+
+use crate::balance::Latency;
 
 /// Servers of one record.
 pub const CHUNK_SERVERS: usize = 64;
-const VERSION: u8 = 1;
+const HEADER_BYTES: usize = 12;
+
+/// What a record tells of each server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    InFlight,
+    Latency,
+}
+
+impl Layout {
+    fn number(self) -> u8 {
+        match self {
+            Self::InFlight => 1,
+            Self::Latency => 2,
+        }
+    }
+
+    fn entry_bytes(self) -> usize {
+        match self {
+            Self::InFlight => 12,
+            Self::Latency => 24,
+        }
+    }
+}
+
+/// One server in a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LoadEntry {
+    /// Of the server's id.
+    pub hash: u64,
+    pub in_flight: u32,
+    /// Nothing where the layout has none.
+    pub latency: Latency,
+}
 
 /// A record, as read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadRecord<'a> {
     pub chunks: u8,
     pub owner: u64,
+    layout: Layout,
     entries: &'a [u8],
 }
 
@@ -34,53 +73,76 @@ impl<'a> LoadRecord<'a> {
         }
     }
 
-    /// Writes a record into `out` (cleared before): at most [`CHUNK_SERVERS`] of `counts`, pairs of id hash and requests in flight.
+    /// Writes a record into `out` (cleared before): at most [`CHUNK_SERVERS`] of `entries`, those of which there is anything to tell.
     pub fn encode(
         chunks: u8,
         owner: u64,
-        counts: impl Iterator<Item = (u64, u32)>,
+        layout: Layout,
+        entries: impl Iterator<Item = LoadEntry>,
         out: &mut Vec<u8>,
     ) {
         out.clear();
-        out.extend([VERSION, chunks]);
+        out.extend([layout.number(), chunks]);
         out.extend(owner.to_le_bytes());
         let place = out.len();
         out.extend([0, 0]);
-        let mut entries: u16 = 0;
-        for (hash, count) in counts.filter(|(_, count)| *count > 0).take(CHUNK_SERVERS) {
-            out.extend(hash.to_le_bytes());
-            out.extend(count.to_le_bytes());
-            entries += 1;
+        let mut count: u16 = 0;
+        let told = |entry: &LoadEntry| {
+            entry.in_flight > 0 || layout == Layout::Latency && entry.latency.average_us > 0
+        };
+        for entry in entries.filter(told).take(CHUNK_SERVERS) {
+            out.extend(entry.hash.to_le_bytes());
+            out.extend(entry.in_flight.to_le_bytes());
+            if layout == Layout::Latency {
+                out.extend(entry.latency.average_us.to_le_bytes());
+                out.extend(entry.latency.sampled_us.to_le_bytes());
+            }
+            count += 1;
         }
         out.iter_mut()
             .skip(place)
-            .zip(entries.to_le_bytes())
+            .zip(count.to_le_bytes())
             .for_each(|(byte, value)| *byte = value);
     }
 
     /// Reads a record; `None` if it is none.
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let (header, entries) = bytes.split_first_chunk::<12>()?;
-        let [VERSION, chunks, owner @ .., low, high] = header else {
-            return None;
-        };
+        let (header, entries) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+        let [number, chunks, owner @ .., low, high] = header;
+        let layout = [Layout::InFlight, Layout::Latency]
+            .into_iter()
+            .find(|layout| layout.number() == *number)?;
         let count = usize::from(u16::from_le_bytes([*low, *high]));
         let owner = u64::from_le_bytes(*owner.first_chunk::<8>()?);
-        (entries.len() == count * 12 && count <= CHUNK_SERVERS).then_some(Self {
+        (entries.len() == count * layout.entry_bytes() && count <= CHUNK_SERVERS).then_some(Self {
             chunks: *chunks,
             owner,
+            layout,
             entries,
         })
     }
 
-    /// Hash of a server's id, and its requests in flight.
-    pub fn counts(&self) -> impl Iterator<Item = (u64, u32)> + 'a {
-        self.entries.chunks_exact(12).filter_map(|entry| {
-            let (hash, count) = entry.split_first_chunk::<8>()?;
-            Some((
-                u64::from_le_bytes(*hash),
-                u32::from_le_bytes(*count.first_chunk::<4>()?),
-            ))
-        })
+    /// What it tells, server by server.
+    pub fn entries(&self) -> impl Iterator<Item = LoadEntry> + 'a {
+        self.entries
+            .chunks_exact(self.layout.entry_bytes())
+            .filter_map(|mut entry| {
+                let hash = u64::from_le_bytes(array(&mut entry)?);
+                let in_flight = u32::from_le_bytes(array(&mut entry)?);
+                let average_us = array(&mut entry).map_or(0, u32::from_le_bytes);
+                let sampled_us = array(&mut entry).map_or(0, u64::from_le_bytes);
+                Some(LoadEntry {
+                    hash,
+                    in_flight,
+                    latency: Latency {
+                        average_us,
+                        sampled_us,
+                    },
+                })
+            })
     }
+}
+
+fn array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    rest.split_off(..N)?.try_into().ok()
 }

@@ -4,22 +4,30 @@
 //! shared data, which each VM writes for itself: there is nothing to take turns for, and nothing that a dead VM leaves locked.
 
 mod attempts_watch;
+mod changed_servers;
+mod failures;
 mod in_flight;
 mod load_record;
 mod members;
+mod others_load;
 mod pool;
+mod pool_load;
 mod shared_data;
 mod slots;
+mod slow_start;
 
 #[cfg(test)]
 mod tests;
 
+pub use changed_servers::with_members;
+pub use failures::{FailureRule, Failures, FailuresCount};
 pub use in_flight::InFlight;
-pub use load_record::{CHUNK_SERVERS, LoadRecord};
+pub use load_record::{CHUNK_SERVERS, Layout, LoadEntry, LoadRecord};
 pub use members::{AdminChange, Member, Members};
 pub use pool::{Pool, ServerCounters};
 pub use shared_data::{SharedData, Written};
 pub use slots::{SLOTS_MAX, STILL_TICKS_MAX, Slots};
+pub use slow_start::{SlowStart, effective_weights};
 
 /// Shared load is read at most so often, milliseconds.
 pub const LOAD_READ_INTERVAL_MS: u64 = 5;

@@ -3,12 +3,13 @@
 //! Indexes of servers stay what they are for the life of a configuration, primaries first; what changes at run time (weight, address,
 //! admin state) changes in place, and the method starts its turns anew.
 
-use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::attempts_watch::AttemptsWatch;
-use super::load_record::{CHUNK_SERVERS, LoadRecord};
-use super::{AdminChange, InFlight, LOAD_READ_INTERVAL_MS, Members, SharedData, Slots, id_hash};
+use super::pool_load::PoolLoad;
+use super::{AdminChange, InFlight, Member, Members, SharedData, Slots, id_hash};
 use crate::balance::{
     Advance, Algorithm, Balancer, Charge, Choices, Facts, LoadNeed, Parameters, Question,
     ServerMask, Share,
@@ -20,7 +21,7 @@ use crate::random::Sequence;
 
 /// Servers, and how one of them is chosen.
 pub struct Pool {
-    name: String,
+    name: Rc<str>,
     algorithm: Algorithm,
     retries: u8,
     /// Primaries, then backups, each in the order of the configuration.
@@ -30,31 +31,32 @@ pub struct Pool {
     hash_key: Option<HashKey>,
     /// The bound of a hashing method: then it looks at load.
     hash_balance_factor: Option<u16>,
-    /// Hash of a server's id and its index, sorted.
-    by_hash: Vec<(u64, u16)>,
-    /// Requests of other VMs in flight, by server.
-    others: Vec<u32>,
-    /// When they were read last.
-    others_read_ms: Option<u64>,
+    load: PoolLoad,
     members_key: Vec<u8>,
     members_version: Option<u64>,
     /// The slot, as far as turns know it.
     start: u32,
     watch: AttemptsWatch,
     no_server: u64,
-    key: Vec<u8>,
     value: Vec<u8>,
 }
 
 struct Server {
     id: String,
-    hash: u64,
     /// As the steering header names it.
     endpoint: String,
     weight: u16,
     eligible: Eligibility,
-    in_flight: Rc<Cell<u32>>,
+    configured: Configured,
     counters: ServerCounters,
+}
+
+/// What a server is while nobody changes it.
+#[derive(Debug, Clone, Copy)]
+struct Configured {
+    address: SocketAddr,
+    weight: u16,
+    eligible: Eligibility,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,9 +81,6 @@ struct Group {
     first: usize,
     count: usize,
     eligible: ServerMask,
-    /// Requests in flight, own and others'; empty when load does not matter. Own ones are counted here as they come and go;
-    /// what an older configuration's streams do in the same cells is seen when others' load is read.
-    in_flight: Vec<u32>,
     tables: Tables,
 }
 
@@ -90,6 +89,8 @@ struct Group {
 enum Tables {
     /// At the next pick: a group that is never used costs nothing.
     ToBuild,
+    /// As before, with other weights.
+    ToReweigh,
     Built,
 }
 
@@ -106,16 +107,16 @@ impl Pool {
             .chain(of_tier(Tier::Backup))
             .collect();
         let primaries = of_tier(Tier::Primary).count();
-        let servers: Vec<Server> = ordered
+        let name: Rc<str> = config.name.as_str().into();
+        let loads = ordered
             .iter()
-            .map(|server| Server::new(server, in_flight.cell(&config.name, &server.id)))
-            .collect();
-        let mut by_hash: Vec<(u64, u16)> = servers
-            .iter()
-            .zip(0..)
-            .map(|(server, index)| (server.hash, index))
-            .collect();
-        by_hash.sort_unstable();
+            .map(|server| (id_hash(&server.id), in_flight.cell(&name, &server.id)));
+        let need = match config.hash_balance_factor {
+            Some(_) => LoadNeed::InFlight,
+            None => config.algorithm.load_need(),
+        };
+        let load = PoolLoad::new(need, loads);
+        let servers: Vec<Server> = ordered.into_iter().map(Server::new).collect();
         let parameters = Parameters {
             hash_balance_factor: config.hash_balance_factor,
         };
@@ -124,30 +125,23 @@ impl Pool {
             Group::new(balancer, first, count)
         };
         let mut pool = Self {
-            name: config.name.clone(),
+            name,
             algorithm: config.algorithm,
             retries: config.retries,
             primary: group(0, primaries),
             backup: group(primaries, servers.len().saturating_sub(primaries)),
             hash_key: config.hash_key.clone(),
             hash_balance_factor: config.hash_balance_factor,
-            others: Vec::new(),
-            others_read_ms: None,
             servers,
-            by_hash,
+            load,
             members_key: Members::key(&config.name),
             members_version: None,
             start,
             watch: AttemptsWatch::default(),
             no_server: 0,
-            key: Vec::new(),
             value: Vec::new(),
         };
         pool.note_eligible();
-        if pool.needs_load() {
-            pool.others = vec![0; pool.servers.len()];
-            pool.sum_load();
-        }
         pool
     }
 
@@ -192,8 +186,19 @@ impl Pool {
         self.hash_key.as_ref()
     }
 
+    /// Whether the method looks at load: only then is it told to other VMs, and read of them.
     pub fn needs_load(&self) -> bool {
         self.algorithm.load_need() != LoadNeed::None || self.hash_balance_factor.is_some()
+    }
+
+    /// Whether the method looks at how fast servers answer.
+    pub fn needs_latency(&self) -> bool {
+        self.load.latency_rule().is_some()
+    }
+
+    /// The time that was told with [`Pool::read_others`] last.
+    pub fn now_us(&self) -> u64 {
+        self.load.now_us()
     }
 
     /// Begins turns where the VM in this slot begins them; nothing happens if they begin there already.
@@ -211,7 +216,7 @@ impl Pool {
         for group in [&mut self.primary, &mut self.backup] {
             if !choices.is_full() && !group.eligible.is_empty() {
                 group.build_tables(&self.servers, self.start);
-                group.choose(facts, random, &mut choices);
+                group.choose(&self.load, facts, random, &mut choices);
             }
         }
         match choices
@@ -226,7 +231,8 @@ impl Pool {
 
     /// Whether the host should be asked how many attempts a request with this list took.
     pub fn wants_attempts(&mut self, choices: &Choices) -> bool {
-        choices.len() > 1 && (self.needs_load() || self.watch.wants())
+        // Whose answer was fast is asked of every answer: one of the host's own is none of the server's.
+        self.needs_latency() || choices.len() > 1 && (self.needs_load() || self.watch.wants())
     }
 
     /// The first `failed` entries of a list failed; those after the first that were used are charged in their order.
@@ -259,91 +265,39 @@ impl Pool {
 
     /// One more request is in flight on `server`.
     pub fn began(&mut self, server: usize) {
-        self.count(server, |in_flight| in_flight.saturating_add(1));
+        self.load
+            .count(server, |in_flight| in_flight.saturating_add(1));
     }
 
     /// One less.
     pub fn ended(&mut self, server: usize) {
-        self.count(server, |in_flight| in_flight.saturating_sub(1));
+        self.load
+            .count(server, |in_flight| in_flight.saturating_sub(1));
     }
 
-    fn count(&mut self, server: usize, change: impl Fn(u32) -> u32) {
-        if let Some(server) = self.servers.get(server) {
-            server.in_flight.set(change(server.in_flight.get()));
-        }
-        let group = self.group_of(server);
-        if let Some(in_flight) = group.in_flight.get_mut(server.saturating_sub(group.first)) {
-            *in_flight = change(*in_flight);
-        }
+    /// The answer of `server` began after this time.
+    pub fn answered(&mut self, server: usize, first_byte_us: u64, now_us: u64) {
+        self.load.answered(server, first_byte_us, now_us);
     }
 
     /// Requests of this VM in flight on `server`.
     pub fn in_flight(&self, server: usize) -> u32 {
-        self.servers
-            .get(server)
-            .map_or(0, |server| server.in_flight.get())
+        self.load.own_in_flight(server)
     }
 
     /// Tells other VMs this VM's load on `server` and its neighbours. Without a slot nothing is told.
     pub fn publish(&mut self, server: usize, slots: &Slots, data: &mut impl SharedData) {
-        let Some(slot) = slots.index() else { return };
-        let chunk = server / CHUNK_SERVERS;
-        let chunks = u8::try_from(self.servers.len().div_ceil(CHUNK_SERVERS)).unwrap_or(u8::MAX);
-        let counts = self
-            .servers
-            .iter()
-            .skip(chunk * CHUNK_SERVERS)
-            .map(|server| (server.hash, server.in_flight.get()));
-        LoadRecord::encode(
-            chunks,
-            slots.owner(),
-            counts.take(CHUNK_SERVERS),
-            &mut self.value,
-        );
-        LoadRecord::key(&self.name, slot, chunk, &mut self.key);
-        data.set(&self.key, &self.value, 0);
+        self.load.publish(&self.name, server, slots, data);
     }
 
     /// Tells other VMs all of this VM's load, as after claiming a slot.
     pub fn publish_all(&mut self, slots: &Slots, data: &mut impl SharedData) {
-        for first in (0..self.servers.len()).step_by(CHUNK_SERVERS) {
-            self.publish(first, slots, data);
-        }
+        self.load.publish_all(&self.name, slots, data);
     }
 
-    /// Reads other VMs' load, unless that was done within [`LOAD_READ_INTERVAL_MS`].
-    pub fn read_others(&mut self, now_ms: u64, slots: &Slots, data: &mut impl SharedData) {
-        // A clock that went back reads again at once.
-        let elapsed_ms = self
-            .others_read_ms
-            .and_then(|read_ms| now_ms.checked_sub(read_ms));
-        if elapsed_ms.is_some_and(|elapsed_ms| elapsed_ms < LOAD_READ_INTERVAL_MS) {
-            return;
-        }
-        self.others_read_ms = Some(now_ms);
-        self.others.fill(0);
-        for (slot, owner) in slots.others() {
-            // Ends: a record has at most 255 chunks, and a pool's are no more than its servers need.
-            for chunk in 0..self.servers.len().div_ceil(CHUNK_SERVERS).max(1) {
-                LoadRecord::key(&self.name, slot, chunk, &mut self.key);
-                let record = data
-                    .get(&self.key, &mut self.value)
-                    .and_then(|_| LoadRecord::decode(&self.value));
-                let Some(record) = record.filter(|record| record.owner == owner) else {
-                    break;
-                };
-                for (hash, count) in record.counts() {
-                    let index = self.by_hash(hash);
-                    if let Some(others) = index.and_then(|index| self.others.get_mut(index)) {
-                        *others = others.saturating_add(count);
-                    }
-                }
-                if chunk + 1 >= usize::from(record.chunks) {
-                    break;
-                }
-            }
-        }
-        self.sum_load();
+    /// Takes note of the time, and reads other VMs' load if that was not done within [`super::LOAD_READ_INTERVAL_MS`].
+    pub fn read_others(&mut self, now_us: u64, slots: &Slots, data: &mut impl SharedData) {
+        self.load.read_others(&self.name, now_us, slots, data);
     }
 
     /// Each tick: reads what operators changed, and rebuilds if they did.
@@ -361,50 +315,70 @@ impl Pool {
         }
     }
 
-    /// Takes over what operators changed. Turns begin anew only if a weight or an address did: who is drained leaves his turns to
-    /// the others, and they go on.
+    /// Takes over what operators changed of its servers; whom the record does not name is as configured. Tables are built anew only
+    /// if an address did: who is drained leaves his turns to the others, and they go on. Servers that come or go are another pool's
+    /// business: see [`super::changed_servers`].
     pub fn apply(&mut self, members: &Members) {
         self.members_version = Some(members.version);
-        let mut changed = false;
-        for member in &members.servers {
-            let index = self.by_id(&member.id);
-            let Some(server) = index.and_then(|index| self.servers.get_mut(index)) else {
-                continue;
+        let changes: BTreeMap<&str, &Member> = members
+            .servers
+            .iter()
+            .map(|member| (member.id.as_str(), member))
+            .collect();
+        let (mut moved, mut reweighed) = (false, false);
+        for server in &mut self.servers {
+            let change = changes.get(server.id.as_str());
+            let address = change.and_then(|change| change.address);
+            let endpoint = match address.unwrap_or(server.configured.address).to_string() {
+                same if same == server.endpoint => None,
+                other => Some(other),
             };
-            let endpoint = member
-                .address
-                .map_or_else(|| server.endpoint.clone(), |address| address.to_string());
-            let weight = member.weight.unwrap_or(server.weight);
-            changed |= server.weight != weight || server.endpoint != endpoint;
+            let weight = change.and_then(|change| change.weight);
+            let weight = weight.unwrap_or(server.configured.weight);
+            moved |= endpoint.is_some();
+            reweighed |= server.weight != weight;
             server.weight = weight;
-            server.endpoint = endpoint;
-            server.eligible = match member.admin {
-                AdminChange::Ready => Eligibility::Eligible,
-                AdminChange::Drain | AdminChange::Maint | AdminChange::Removed => {
+            if let Some(endpoint) = endpoint {
+                server.endpoint = endpoint;
+            }
+            server.eligible = match change.map(|change| change.admin) {
+                None | Some(AdminChange::Ready) => server.configured.eligible,
+                Some(AdminChange::Drain | AdminChange::Maint | AdminChange::Removed) => {
                     Eligibility::NotEligible
                 }
             };
         }
         self.note_eligible();
-        if changed {
+        if moved {
             self.rebuild_at_next_pick();
+        } else if reweighed {
+            for group in [&mut self.primary, &mut self.backup] {
+                if group.tables == Tables::Built {
+                    group.tables = Tables::ToReweigh;
+                }
+            }
         }
     }
 
-    /// The index of the server with this id.
-    fn by_id(&self, id: &str) -> Option<usize> {
-        self.by_hash(id_hash(id))
-            .filter(|index| self.id(*index) == id)
+    /// The version of the record that was taken over last.
+    pub fn members_version(&self) -> Option<u64> {
+        self.members_version
     }
 
-    fn by_hash(&self, hash: u64) -> Option<usize> {
-        let place = self
-            .by_hash
-            .binary_search_by_key(&hash, |(hash, _)| *hash)
-            .ok()?;
-        self.by_hash
-            .get(place)
-            .map(|(_, index)| usize::from(*index))
+    /// Whether these are its servers: so many, with these ids, in these tiers.
+    pub fn consists_of(&self, config: &PoolConfig) -> bool {
+        let is_there = |server: &ServerConfig| {
+            let index = self.load.by_hash(id_hash(&server.id));
+            index.is_some_and(|index| {
+                let tier = if index < self.backup.first {
+                    Tier::Primary
+                } else {
+                    Tier::Backup
+                };
+                self.id(index) == server.id && tier == server.tier
+            })
+        };
+        self.servers.len() == config.servers.len() && config.servers.iter().all(is_there)
     }
 
     /// Counters of each server since they were taken last, and of requests for which no server was eligible.
@@ -442,36 +416,24 @@ impl Pool {
             }
         }
     }
-
-    fn sum_load(&mut self) {
-        for group in [&mut self.primary, &mut self.backup] {
-            let servers = self
-                .servers
-                .iter()
-                .zip(&self.others)
-                .skip(group.first)
-                .take(group.count);
-            group.in_flight.clear();
-            group.in_flight.extend(
-                servers.map(|(server, others)| server.in_flight.get().saturating_add(*others)),
-            );
-        }
-    }
 }
 
 impl Server {
-    fn new(config: &ServerConfig, in_flight: Rc<Cell<u32>>) -> Self {
+    fn new(config: &ServerConfig) -> Self {
         let eligible = match config.admin {
             AdminState::Ready => Eligibility::Eligible,
             AdminState::Down => Eligibility::NotEligible,
         };
         Self {
             id: config.id.clone(),
-            hash: id_hash(&config.id),
             endpoint: config.address.to_string(),
             weight: config.weight,
             eligible,
-            in_flight,
+            configured: Configured {
+                address: config.address,
+                weight: config.weight,
+                eligible,
+            },
             counters: ServerCounters::default(),
         }
     }
@@ -484,17 +446,16 @@ impl Group {
             first,
             count,
             eligible: ServerMask::none(count),
-            in_flight: Vec::new(),
             tables: Tables::ToBuild,
         }
     }
 
     /// Hands the group to its method, if that was not done since it changed last.
     fn build_tables(&mut self, servers: &[Server], start: u32) {
-        if self.tables == Tables::Built {
+        let tables = std::mem::replace(&mut self.tables, Tables::Built);
+        if tables == Tables::Built {
             return;
         }
-        self.tables = Tables::Built;
         let servers = servers.iter().skip(self.first).take(self.count);
         let shares: Vec<Share<'_>> = servers
             .map(|server| Share {
@@ -504,11 +465,21 @@ impl Group {
                 endpoint: &server.endpoint,
             })
             .collect();
-        self.balancer.rebuild(&shares, &self.eligible, start);
+        if tables == Tables::ToReweigh {
+            self.balancer.reweigh(&shares, &self.eligible);
+        } else {
+            self.balancer.rebuild(&shares, &self.eligible, start);
+        }
     }
 
     /// Appends this group's servers to the pool's choices; picks one if the choices are still empty.
-    fn choose(&mut self, facts: &Facts<'_>, random: &mut Sequence, choices: &mut Choices) {
+    fn choose(
+        &mut self,
+        load: &PoolLoad,
+        facts: &Facts<'_>,
+        random: &mut Sequence,
+        choices: &mut Choices,
+    ) {
         let advance = if choices.is_empty() {
             Advance::First
         } else {
@@ -518,10 +489,11 @@ impl Group {
         self.balancer.pick(
             &mut Question {
                 eligible: &self.eligible,
-                in_flight: &self.in_flight,
+                in_flight: load.in_flight_from(self.first),
+                // No host tells them.
                 idle: &[],
-                latency: &[],
-                now_us: 0,
+                latency: load.latency_from(self.first),
+                now_us: load.now_us(),
                 facts,
                 random,
                 advance,

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::balance::{Choices, Facts};
+use crate::balance::{Choices, Facts, Latency};
 use crate::config::{Config, Document, Tier};
 use crate::random::Sequence;
 
@@ -15,11 +15,13 @@ use crate::random::Sequence;
 struct Map {
     values: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     last_cas: u32,
+    reads: usize,
 }
 
 impl SharedData for Map {
     fn get(&mut self, key: &[u8], value: &mut Vec<u8>) -> Option<u32> {
         value.clear();
+        self.reads += 1;
         let (stored, cas) = self.values.get(key)?;
         value.extend_from_slice(stored);
         Some(*cas)
@@ -140,7 +142,7 @@ fn others_load_counts_until_its_owner_is_gone() {
     first.begin(0, &mut data);
     first.begin(0, &mut data);
     first.begin(1, &mut data);
-    second.pool.read_others(1_000, &second.slots, &mut data);
+    second.pool.read_others(1_000_000, &second.slots, &mut data);
     assert_eq!(second.ids(), "cba");
     second.begin(2, &mut data);
     second.begin(2, &mut data);
@@ -148,19 +150,23 @@ fn others_load_counts_until_its_owner_is_gone() {
     // Within the interval nothing is read; after it, everything.
     first.begin(1, &mut data);
     first.begin(1, &mut data);
-    second
-        .pool
-        .read_others(1_000 + LOAD_READ_INTERVAL_MS - 1, &second.slots, &mut data);
+    second.pool.read_others(
+        1_000_000 + LOAD_READ_INTERVAL_MS * 1_000 - 1,
+        &second.slots,
+        &mut data,
+    );
     assert_eq!(second.ids(), "bac");
-    second
-        .pool
-        .read_others(1_000 + LOAD_READ_INTERVAL_MS, &second.slots, &mut data);
+    second.pool.read_others(
+        1_000_000 + LOAD_READ_INTERVAL_MS * 1_000,
+        &second.slots,
+        &mut data,
+    );
     assert_eq!(second.ids().chars().last(), Some('b'));
     // The first one dies with all of that in flight.
     for _ in 0..=STILL_TICKS_MAX {
         second.slots.tick(&mut data);
     }
-    second.pool.read_others(2_000, &second.slots, &mut data);
+    second.pool.read_others(2_000_000, &second.slots, &mut data);
     assert_eq!(
         second.ids().chars().last(),
         Some('c'),
@@ -170,8 +176,101 @@ fn others_load_counts_until_its_owner_is_gone() {
     let mut third = Vm::new(3, "least_conn", &three());
     assert_eq!(third.slots.claim(&mut data), Some(0));
     second.slots.tick(&mut data);
-    second.pool.read_others(3_000, &second.slots, &mut data);
+    second.pool.read_others(3_000_000, &second.slots, &mut data);
     assert_eq!(second.ids().chars().last(), Some('c'));
+}
+
+#[test]
+fn latencies_of_all_vms_count_where_the_method_looks_at_them() {
+    for (balance, expected) in [("least_time", "cba"), ("least_conn", "abc")] {
+        let mut data = Map::default();
+        let mut vms = [1, 2].map(|identity| Vm::new(identity, balance, &three()));
+        for vm in &mut vms {
+            vm.slots.claim(&mut data);
+        }
+        vms.iter_mut().for_each(|vm| vm.slots.tick(&mut data));
+        let [first, second] = &mut vms;
+        // Everybody is taken once, so that no figure has faded in a pause.
+        second.pool.read_others(1_000_000, &second.slots, &mut data);
+        for (server, first_byte_ms) in [(0, 300), (1, 100), (2, 10)] {
+            first.pool.answered(server, first_byte_ms * 1_000, 900_000);
+        }
+        first.pool.publish(0, &first.slots, &mut data);
+        second.pool.read_others(2_000_000, &second.slots, &mut data);
+        assert_eq!(second.ids(), expected, "{balance}");
+        // Its own answers are averaged with the others', at once: (10 + 500) / 2 ms is more than 100.
+        second.pool.answered(2, 500_000, 2_000_000);
+        assert_eq!(second.ids(), "bca", "{balance}");
+        let told = data.values.get(&b"evenkeel/shop/load/0"[..]);
+        let told = told.map_or(0, |(record, _)| record.len());
+        assert_eq!(
+            told > 12,
+            balance == "least_time",
+            "{balance}: {told} bytes"
+        );
+    }
+}
+
+#[test]
+fn a_reload_forgets_neither_requests_nor_latencies() {
+    let policy =
+        json!({"pools": {"shop": {"balance": "least_time", "servers": three(), "retries": 2}}});
+    let config = Config::from_document(&Document::from_value(policy).unwrap()).unwrap();
+    let mut in_flight = InFlight::default();
+    let mut data = Map::default();
+    let slots = Slots::new(1);
+    let mut old = Pool::new(&config.pools[0], &mut in_flight, 0);
+    old.answered(0, 900_000, 5_000_000);
+    old.began(1);
+    let mut new = Pool::new(&config.pools[0], &mut in_flight, 0);
+    drop(in_flight);
+    let ids = |pool: &mut Pool| -> String {
+        let choices = pool.choose(&Facts::default(), &mut Sequence::new(1));
+        choices
+            .iter()
+            .map(|server| pool.id(server).to_owned())
+            .collect()
+    };
+    new.read_others(5_000_000, &slots, &mut data);
+    assert_eq!(ids(&mut new), "cba");
+    // The old one's stream ends; the new one sees it when it reads again.
+    old.ended(1);
+    assert_eq!(new.in_flight(1), 0);
+    assert_eq!(ids(&mut new), "cba");
+    new.read_others(5_000_000 + LOAD_READ_INTERVAL_MS * 1_000, &slots, &mut data);
+    assert_eq!(ids(&mut new), "bca");
+}
+
+#[test]
+fn who_is_drained_leaves_its_turns_to_the_others_and_they_go_on() {
+    let mut vm = Vm::new(1, "round_robin", &three());
+    let mut firsts = String::new();
+    for (admin, version) in [
+        (AdminChange::Ready, 1),
+        (AdminChange::Drain, 2),
+        (AdminChange::Ready, 3),
+    ] {
+        let servers = ["a", "b", "c"]
+            .into_iter()
+            .zip(1..)
+            .map(|(id, last)| Member {
+                address: Some(([10, 0, 0, last], 80).into()),
+                ..member(
+                    id,
+                    last,
+                    1,
+                    if id == "b" { admin } else { AdminChange::Ready },
+                )
+            });
+        vm.pool.apply(&Members {
+            version,
+            servers: servers.collect(),
+        });
+        (0..4).for_each(|_| firsts.push_str(&vm.ids()[..1]));
+        firsts.push(' ');
+    }
+    // nginx's arithmetic by hand: -2 1 1 after the first four, then a and c alone, then b with the 1 that it kept.
+    assert_eq!(firsts, "abca ccac bacb ");
 }
 
 #[test]
@@ -194,6 +293,48 @@ fn large_pools_are_told_in_chunks() {
             .keys()
             .any(|key| key == b"evenkeel/shop/load/0.3")
     );
+}
+
+#[test]
+fn of_large_pools_only_what_has_changed_is_read() {
+    let servers: Vec<_> = (1..=1_000)
+        .map(|port| json!({"address": format!("10.0.0.1:{port}")}))
+        .collect();
+    let mut data = Map::default();
+    let mut vms = [1, 2].map(|identity| Vm::new(identity, "least_conn", &json!(servers)));
+    vms.iter_mut()
+        .for_each(|vm| assert!(vm.slots.claim(&mut data).is_some()));
+    vms.iter_mut().for_each(|vm| vm.slots.tick(&mut data));
+    let [first, second] = &mut vms;
+    let mut now_us = 0;
+    let mut read = |second: &mut Vm, data: &mut Map| {
+        now_us += LOAD_READ_INTERVAL_MS * 1_000;
+        data.reads = 0;
+        second.pool.read_others(now_us, &second.slots, data);
+        data.reads
+    };
+    assert_eq!(read(second, &mut data), 1, "no index yet");
+    // The first chunk is not the first that is written.
+    first.begin(700, &mut data);
+    first.begin(701, &mut data);
+    assert_eq!(read(second, &mut data), 2, "the index and one chunk");
+    assert_eq!(read(second, &mut data), 1, "the index");
+    (0..1_000)
+        .filter(|server| ![5, 700].contains(server))
+        .for_each(|server| second.pool.began(server));
+    assert_eq!(second.choose().get(0), Some(5), "700 is busy elsewhere");
+    first.begin(5, &mut data);
+    first.pool.ended(700);
+    first.pool.publish(700, &first.slots, &mut data);
+    assert_eq!(read(second, &mut data), 3);
+    assert_eq!(second.choose().get(0), Some(700));
+    // Whatever the dead one left counts nothing, and is not read.
+    for _ in 0..=STILL_TICKS_MAX {
+        second.slots.tick(&mut data);
+    }
+    assert_eq!(read(second, &mut data), 0);
+    second.pool.began(700);
+    assert_eq!(second.choose().get(0), Some(5));
 }
 
 #[test]
@@ -278,6 +419,16 @@ fn changes_of_operators_are_taken_over_at_the_next_tick() {
     data.set(&Members::key("shop"), b"junk", 0);
     vm.pool.tick(&mut data);
     assert!(vm.ids().starts_with('a'));
+    // Whom the record no longer names is as configured again.
+    let none = Members {
+        version: 8,
+        servers: Vec::new(),
+    };
+    data.set(&Members::key("shop"), &none.encode(), 0);
+    vm.pool.tick(&mut data);
+    let firsts: String = (0..6).map(|_| vm.ids().chars().next().unwrap()).collect();
+    assert_eq!(firsts, "abcabc");
+    assert_eq!(vm.pool.endpoint(0), "10.0.0.1:80");
 }
 
 #[test]
@@ -348,21 +499,36 @@ fn records_are_read_as_written_and_junk_is_not() {
     for end in 0..bytes.len() {
         assert_eq!(Members::decode(&bytes[..end]), None, "cut at {end}");
     }
-    let mut load = Vec::new();
-    LoadRecord::encode(
-        2,
-        77,
-        [(1, 5), (2, 0), (u64::MAX, u32::MAX)].into_iter(),
-        &mut load,
-    );
-    let record = LoadRecord::decode(&load).unwrap();
-    assert_eq!((record.chunks, record.owner), (2, 77));
-    assert_eq!(
-        record.counts().collect::<Vec<_>>(),
-        [(1, 5), (u64::MAX, u32::MAX)]
-    );
-    for end in 0..load.len() {
-        assert_eq!(LoadRecord::decode(&load[..end]), None, "cut at {end}");
+    let entry = |hash, in_flight, average_us| LoadEntry {
+        hash,
+        in_flight,
+        latency: Latency {
+            average_us,
+            sampled_us: u64::from(average_us) * 3,
+        },
+    };
+    let rows = [
+        entry(1, 5, 9),
+        entry(2, 0, 0),
+        entry(u64::MAX, u32::MAX, u32::MAX),
+        entry(3, 0, 1),
+    ];
+    let bare = |entry: LoadEntry| LoadEntry {
+        latency: Latency::default(),
+        ..entry
+    };
+    for (layout, expected) in [
+        (Layout::InFlight, vec![bare(rows[0]), bare(rows[2])]),
+        (Layout::Latency, vec![rows[0], rows[2], rows[3]]),
+    ] {
+        let mut load = Vec::new();
+        LoadRecord::encode(2, 77, layout, rows.into_iter(), &mut load);
+        let record = LoadRecord::decode(&load).unwrap();
+        assert_eq!((record.chunks, record.owner), (2, 77));
+        assert_eq!(record.entries().collect::<Vec<_>>(), expected);
+        for end in 0..load.len() {
+            assert_eq!(LoadRecord::decode(&load[..end]), None, "cut at {end}");
+        }
     }
     proptest!(|(junk in proptest::collection::vec(any::<u8>(), 0..60), version in any::<bool>())| {
         let mut junk = junk;
@@ -375,6 +541,6 @@ fn records_are_read_as_written_and_junk_is_not() {
         if let Some(first) = junk.first_mut().filter(|_| version) {
             *first = 1;
         }
-        prop_assert!(LoadRecord::decode(&junk).is_none_or(|record| record.counts().count() <= CHUNK_SERVERS));
+        prop_assert!(LoadRecord::decode(&junk).is_none_or(|record| record.entries().count() <= CHUNK_SERVERS));
     });
 }
