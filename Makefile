@@ -31,6 +31,7 @@ soak:
 	cargo build
 	$(TARGET)/debug/evenkeel seal --out $(EVENKEEL)-debug
 	EVENKEEL_BIN=$(EVENKEEL)-debug EVENKEEL_SOAK=1 cargo test --package evenkeel-tests --test e2e
+	EVENKEEL_SOAK=1 cargo test --package evenkeel-host --test it hostile::
 
 lint:
 	cargo fmt --all --check

@@ -57,6 +57,12 @@ impl Checker {
         })
     }
 
+    /// The policy is another one: its servers are looked up anew.
+    pub(crate) fn begin_anew(&mut self) {
+        self.held = Held::No;
+        self.news = None;
+    }
+
     /// Once a whole tick: whether this VM is the one that checks.
     pub(crate) fn beat(&mut self, policy: &Policy, vm: &mut VirtualMachine) {
         let held = vm.lease.tick(vm.slots.owner(), &mut HostShared);
@@ -125,8 +131,7 @@ impl Checker {
         }
         let room = UNDER_WAY_MAX.saturating_sub(self.under_way.len());
         self.due.clear();
-        let with = (&mut vm.random, &mut HostShared);
-        checks.take_due(pool, now_ms, room, with, &mut self.due);
+        checks.take_due(pool, now_ms, room, &mut vm.random, &mut self.due);
         for server in self.due.iter().copied() {
             let (call, timeout_ms) = checks.call(pool, server);
             match hostcalls::http_call(&call, timeout_ms) {

@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use evenkeel_policy::config::FilterConfig;
+use evenkeel_policy::config::{Config, FilterConfig};
 use evenkeel_policy::contract::TCP_ROOT_ID_PREFIX;
 use evenkeel_policy::exchange::Policy;
+use evenkeel_policy::upstream::with_members;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
@@ -27,10 +28,48 @@ pub(crate) type SharedPolicy = Rc<RefCell<Option<Policy>>>;
 #[derive(Default)]
 struct Root {
     policy: SharedPolicy,
+    /// As it was given; what changed since is in shared data.
+    config: Option<Config>,
     /// Its number among the VM's roots, from 1; 0: not configured yet.
     number: u64,
     checker: Option<Checker>,
     quick_ticks: u32,
+}
+
+impl Root {
+    /// Begins a new policy if servers have come or gone; streams end on the old one.
+    fn take_over_servers(&mut self) {
+        let Some(config) = &self.config else { return };
+        let now = with_members(config, &mut HostShared);
+        let next = match self.policy.try_borrow() {
+            Ok(policy) => {
+                let pools = policy.as_ref().map_or(&[][..], Policy::pools);
+                let mut pairs = pools.iter().zip(&now.pools);
+                pairs.any(|(pool, config)| !pool.consists_of(config))
+            }
+            Err(_) => false,
+        };
+        if next && let Some(policy) = virtual_machine::with(|vm| policy(config, vm)) {
+            self.policy = Rc::new(RefCell::new(Some(policy)));
+            if let Some(checker) = &mut self.checker {
+                checker.begin_anew();
+            }
+        }
+    }
+}
+
+/// A policy with the servers of now.
+fn policy(config: &Config, vm: &mut VirtualMachine) -> Policy {
+    let config = with_members(config, &mut HostShared);
+    let start = vm.slots.index().unwrap_or(0);
+    let mut policy = Policy::new(&config, &mut vm.in_flight, start);
+    let now_us = hostcalls::now_ns() / 1_000;
+    for pool in policy.pools_mut() {
+        pool.note_time(now_us);
+        pool.tick(&mut HostShared);
+        pool.read_state(&mut HostShared);
+    }
+    policy
 }
 
 /// Tells the SDK what to make for a new root context.
@@ -83,11 +122,9 @@ impl RootContext for Root {
             }
         };
         let configured = virtual_machine::with(|vm| {
-            let start = vm.slots.index().unwrap_or(0);
-            let policy = Policy::new(&config.policy, &mut vm.in_flight, start);
             vm.metrics.configured();
             vm.roots += 1;
-            (policy, vm.roots)
+            (policy(&config.policy, vm), vm.roots)
         });
         let Some((policy, number)) = configured else {
             return false;
@@ -101,12 +138,14 @@ impl RootContext for Root {
         };
         // Streams that are there keep the policy they began with.
         self.policy = Rc::new(RefCell::new(Some(policy)));
+        self.config = Some(config.policy);
         hostcalls::set_tick_period_ms(period_ms);
         true
     }
 
     fn on_tick(&mut self) {
-        let Ok(mut policy) = self.policy.try_borrow_mut() else {
+        let shared = Rc::clone(&self.policy);
+        let Ok(mut policy) = shared.try_borrow_mut() else {
             return;
         };
         let Some(policy) = policy.as_mut() else {
@@ -115,9 +154,10 @@ impl RootContext for Root {
         let now_us = hostcalls::now_ns() / 1_000;
         let is_whole = self.checker.is_none() || self.quick_ticks.is_multiple_of(QUICK_TICKS);
         self.quick_ticks = self.quick_ticks.wrapping_add(1);
+        let mut is_changed = false;
         virtual_machine::with(|vm| {
             if is_whole {
-                tick(vm, policy, now_us);
+                is_changed = tick(vm, policy, now_us);
             }
             if let Some(checker) = &mut self.checker {
                 // The newest of the VM's configurations checks, unless it has gone.
@@ -133,6 +173,9 @@ impl RootContext for Root {
                 }
             }
         });
+        if is_changed {
+            self.take_over_servers();
+        }
     }
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
@@ -144,8 +187,9 @@ impl RootContext for Root {
     }
 }
 
-/// A whole tick: this VM's place among the others, what operators changed, and what is to be told.
-fn tick(vm: &mut VirtualMachine, policy: &mut Policy, now_us: u64) {
+/// A whole tick: this VM's place among the others, what operators changed, and what is to be told. Returns whether operators changed
+/// anything.
+fn tick(vm: &mut VirtualMachine, policy: &mut Policy, now_us: u64) -> bool {
     let had = vm.slots.index();
     vm.slots.tick(&mut HostShared);
     let lost = had.is_some() && vm.slots.index().is_none();
@@ -160,14 +204,18 @@ fn tick(vm: &mut VirtualMachine, policy: &mut Policy, now_us: u64) {
             "evenkeel: stood still for too long, and begins anew among the others",
         );
     }
+    let mut is_changed = false;
     for pool in policy.pools_mut() {
+        let version = pool.members_version();
         pool.note_time(now_us);
         pool.tick(&mut HostShared);
+        is_changed |= version != pool.members_version();
         if regained.is_some() && pool.needs_load() {
             pool.publish_all(&vm.slots, &mut HostShared);
         }
     }
     vm.metrics.flush(policy);
+    is_changed
 }
 
 impl Drop for Root {

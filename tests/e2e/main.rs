@@ -28,6 +28,7 @@ mod http2;
 mod long_exchanges;
 mod malformed;
 mod messages;
+mod nginx_parity;
 mod parity;
 mod poison;
 mod refused;

@@ -48,6 +48,15 @@ impl Nginx {
         })
     }
 
+    /// nginx with these blocks of its `http` section; `address` is one that it listens on.
+    pub fn with(name: &str, address: SocketAddr, blocks: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        write_site(&directory);
+        Self::run(name, address, directory, |path| {
+            blocks.replace("@site", &format!("{path}/site"))
+        })
+    }
+
     fn run(
         name: &str,
         address: SocketAddr,

@@ -41,7 +41,7 @@ const PHASES: [&str; 21] = [
     "downstream_connection_close",
 ];
 
-fn inputs() -> Vec<Step> {
+pub(crate) fn inputs() -> Vec<Step> {
     let iovec: Vec<u8> = [VALUE as u32, 2, NAME as u32, 3]
         .iter()
         .flat_map(|number| number.to_le_bytes())

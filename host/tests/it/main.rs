@@ -8,9 +8,13 @@
     clippy::cast_possible_truncation
 )]
 
+mod allocators;
+mod bounds;
 mod first_filter;
 mod hostcall_rows;
 mod hostcall_table;
+mod hostile;
+mod hostile_calls;
 mod http_calls;
 mod life;
 mod local_replies;

@@ -179,6 +179,10 @@ pub(crate) const CALLBACKS: &[(&str, usize, bool)] = &[
     ("delete", 1, false),
 ];
 
+/// The memory that the puppet needs itself: names, what it is told and says, and where its free memory begins (at [`FREE_AT`]).
+pub(crate) const OWN: std::ops::Range<usize> = 0x80..0x160;
+pub(crate) const FREE_AT: usize = 0x150;
+
 /// Pages of the puppet's memory.
 pub(crate) const MEMORY_PAGES: u32 = 4;
 pub(crate) const MEMORY_END: u32 = MEMORY_PAGES << 16;
@@ -267,11 +271,13 @@ const CORE: &str = r#"
   (if (i32.gt_u (i32.add (local.get $at) (i32.add (local.get $size) (i32.const 16))) (i32.const 0x40000)) (then (return (i32.const 0))))
   (memory.fill (global.get $free) (i32.const 0xAA) (i32.add (local.get $size) (i32.const 32)))
   (global.set $free (i32.and (i32.add (i32.add (local.get $at) (local.get $size)) (i32.const 31)) (i32.const 0xFFFFFFF0)))
+  (i32.store (i32.const 0x150) (global.get $free))
   (local.get $at))
 (func $show (param $at i32) (param $size i32)
   (drop (call $proxy_call_foreign_function (i32.const 0x90) (i32.const 4) (local.get $at) (local.get $size) (i32.const 0) (i32.const 0))))
 (func $run (result i32) (local $at i32) (local $op i32) (local $a i32) (local $b i32)
   (global.set $free (i32.const 0x10000))
+  (i32.store (i32.const 0x150) (global.get $free))
   (i32.store (i32.const 0x118) (i32.const 1))
   (loop $next
     (i32.store (i32.const 0x140) (i32.const 0))
@@ -314,7 +320,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let head = |op: u32, a: u32, b: u32| {
             [op, a, b]
                 .iter()

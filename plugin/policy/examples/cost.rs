@@ -16,7 +16,8 @@ const SIZES: [usize; 5] = [2, 10, 100, 1_000, 10_000];
 const ROUNDS: usize = 5;
 /// Servers looked at in one round, more or less.
 const LOOKS: usize = 2_000_000;
-const DOWN_IN_TEN: u64 = 3;
+/// Three of each ten.
+const DOWN: [usize; 3] = [3, 6, 8];
 
 fn main() -> Result<(), Box<dyn Error>> {
     print!("{:32}", "ns per pick");
@@ -41,7 +42,7 @@ fn cost_ns(algorithm: Algorithm, size: usize) -> Result<u128, Box<dyn Error>> {
         } else {
             1
         };
-        let down = server > 0 && random.below(10) < DOWN_IN_TEN;
+        let down = DOWN.contains(&(server % 10));
         let address = format!("10.0.{}.{}:80", server / 256, server % 256);
         servers.push(serde_json::json!({"address": address, "weight": weight, "down": down}));
     }

@@ -62,6 +62,13 @@ impl Balancer for Fair {
         self.next = start.checked_rem(self.servers.len()).unwrap_or(0);
     }
 
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        for (given, share) in self.servers.iter_mut().zip(servers) {
+            given.weight = share.weight;
+            given.weight_left = given.weight_left.min(share.weight);
+        }
+    }
+
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         let picks = question.advance == Advance::First && choices.is_empty();
         if picks {

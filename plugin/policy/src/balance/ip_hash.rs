@@ -28,6 +28,11 @@ impl Balancer for IpHash {
         self.turns.rebuild(servers, eligible, start);
     }
 
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.ranges.rebuild(servers);
+        self.turns.reweigh(servers);
+    }
+
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         let Some(client) = question.facts.client.filter(|_| self.ranges.len() > 1) else {
             return self
@@ -38,6 +43,9 @@ impl Balancer for IpHash {
         let mut tries = 0;
         // Each round either hashes once more, after which `tries` may have no room, or ends.
         while !choices.is_full() && question.eligible.count() > choices.len() {
+            if let Some(last) = question.only_left(choices) {
+                return choices.push(last);
+            }
             if tries > TRIES_MAX {
                 return self
                     .turns

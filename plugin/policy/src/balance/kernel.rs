@@ -121,6 +121,17 @@ impl Wrr {
         }
     }
 
+    /// Somebody's weight was changed.
+    fn dest_changed(&mut self, dests: &[Dest]) {
+        let Self { di, mw, .. } = Self::new(dests);
+        (self.cl, self.di, self.mw) = (-1, di, mw);
+        if self.cw > mw || self.cw == 0 {
+            self.cw = mw;
+        } else if di > 1 {
+            self.cw = self.cw / di * di + 1;
+        }
+    }
+
     fn schedule(&mut self, dests: &[Dest]) -> Option<usize> {
         let last = self.cl;
         let mut dest = self.cl;
@@ -207,6 +218,32 @@ fn wrr_goes_as_the_kernel_goes() {
                 return None;
             }
             wrr.schedule(dests)
+        }
+    });
+}
+
+#[test]
+fn wrr_takes_other_weights_as_the_kernel_takes_them() {
+    let weights = || {
+        proptest::collection::vec(
+            prop_oneof![1u16..8, (1u16..5).prop_map(|weight| weight * 6)],
+            4,
+        )
+    };
+    proptest!(|(changes in proptest::collection::vec((weights(), 0usize..12), 1..6))| {
+        let dests = |weights: &[u16]| -> Vec<Dest> {
+            let dest = |weight: &u16| Dest { weight: i64::from(*weight), active: 0, inactive: 0, overloaded: false };
+            weights.iter().map(dest).collect()
+        };
+        let (first, _) = &changes[0];
+        let mut group = Group::new(Algorithm::WeightedRoundRobinIpvs, first);
+        let mut wrr = Wrr::new(&dests(first));
+        for (weights, picks) in &changes {
+            group.reweigh(weights);
+            let dests = dests(weights);
+            wrr.dest_changed(&dests);
+            let expected: Vec<usize> = (0..*picks).filter_map(|_| wrr.schedule(&dests)).collect();
+            prop_assert_eq!(group.picks(*picks), expected, "{:?}", weights);
         }
     });
 }

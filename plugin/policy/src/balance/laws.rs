@@ -86,6 +86,11 @@ impl Group {
             .for_each(|server| self.eligible.insert(server));
     }
 
+    /// Gives the same servers other weights.
+    pub(super) fn reweigh(&mut self, weights: &[u16]) {
+        self.balancer.reweigh(&shares(weights), &self.eligible);
+    }
+
     pub(super) fn ask(&mut self, limit: usize, advance: Advance) -> Vec<usize> {
         let facts = Facts {
             client: self.client,
@@ -336,6 +341,10 @@ fn any_history_leaves_the_laws_standing() {
         for algorithm in Algorithm::ALL {
             let mut group = Group::new(algorithm, &weights);
             for (subset, busy, limit) in &steps {
+                if subset % 16 == 1 {
+                    let weights: Vec<u16> = weights.iter().map(|weight| weight / 3 + 1).collect();
+                    group.reweigh(&weights);
+                }
                 group.only(u64::from(*subset));
                 group.in_flight = (0..).map(|server: u32| busy * server % 7).take(weights.len()).collect();
                 let choices = group.choose(*limit);

@@ -4,16 +4,24 @@ use super::{Choices, Question};
 use crate::contract::ENDPOINTS_MAX;
 
 /// Those of the lowest rank so far, in order; the first offered goes before its equals.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Leaders<R> {
-    best: [(R, u16); ENDPOINTS_MAX],
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaders<R, const ROOM: usize> {
+    best: [(R, u16); ROOM],
     len: u8,
     /// What must be undercut once there is no room: most offers end here.
     bar: Option<R>,
 }
 
-impl<R: Ord + Copy> Leaders<R> {
-    /// Takes a server in if it is among the `keep` best, which are 1 to [`ENDPOINTS_MAX`] and the same for all offers.
+impl<R: Ord + Copy + Default, const ROOM: usize> Leaders<R, ROOM> {
+    pub(super) fn new() -> Self {
+        Self {
+            best: [(R::default(), 0); ROOM],
+            len: 0,
+            bar: None,
+        }
+    }
+
+    /// Takes a server in if it is among the `keep` best, which are 1 to `ROOM` and the same for all offers.
     #[inline]
     pub(super) fn offer(&mut self, rank: R, server: usize, keep: usize) {
         if self.bar.is_none_or(|bar| rank < bar) {
@@ -65,7 +73,7 @@ pub(super) fn fill_lowest<R: Ord + Copy + Default>(
     if keep == 0 {
         return;
     }
-    let mut leaders = Leaders::default();
+    let mut leaders = Leaders::<R, ENDPOINTS_MAX>::new();
     for server in question.left(choices) {
         let Some(rank) = rank(server) else { break };
         leaders.offer(rank, server, keep);
@@ -82,7 +90,7 @@ mod tests {
     #[test]
     fn are_what_a_stable_sort_puts_first() {
         proptest!(|(ranks in proptest::collection::vec(0u8..12, 0..40), keep in 1usize..=ENDPOINTS_MAX)| {
-            let mut leaders = Leaders::default();
+            let mut leaders = Leaders::<u8, ENDPOINTS_MAX>::new();
             for (server, rank) in ranks.iter().enumerate() {
                 leaders.offer(*rank, server, keep);
             }

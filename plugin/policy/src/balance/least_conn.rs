@@ -12,68 +12,90 @@ use super::{Advance, Balancer, Charge, Choices, Question, ServerMask, Share};
 /// Ties are broken in turns.
 #[derive(Debug, Default)]
 pub(super) struct LeastConn {
-    turns: Turns,
+    least: LeastLoad,
 }
 
 impl Balancer for LeastConn {
     fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
-        self.turns.rebuild(servers, eligible, start);
+        self.least.rebuild(servers, eligible, start);
+    }
+
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.least.reweigh(servers);
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
-        fill_by_load(&mut self.turns, question, choices, |server| {
+        self.least.fill(question, choices, |server| {
             u64::from(question.active(server))
         });
     }
 
     fn charge(&mut self, charge: &Charge<'_>) {
+        self.least.charge(charge);
+    }
+}
+
+/// Those of the least load for their weight, equals in turns, as nginx has it for connections and for times.
+#[derive(Debug, Default)]
+pub(super) struct LeastLoad {
+    turns: Turns,
+    /// Those that are equal, while they are looked for: kept between requests to spare an allocation.
+    equals: Vec<usize>,
+}
+
+impl LeastLoad {
+    pub(super) fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
+        self.turns.rebuild(servers, eligible, start);
+        self.equals = Vec::with_capacity(servers.len());
+    }
+
+    pub(super) fn reweigh(&mut self, servers: &[Share<'_>]) {
+        self.turns.reweigh(servers);
+    }
+
+    /// Fills `choices`; turns move only among equals. A server's load is below 2⁴⁸.
+    pub(super) fn fill(
+        &mut self,
+        question: &Question<'_>,
+        choices: &mut Choices,
+        load: impl Fn(usize) -> u64,
+    ) {
+        // Ends: each round appends at least one server.
+        while !choices.is_full() {
+            let mut least: Option<LoadPerWeight> = None;
+            self.equals.clear();
+            for server in question.left(choices) {
+                let weight = self.turns.weight(server);
+                if weight == 0 {
+                    break;
+                }
+                let load = load(server);
+                let rank = LoadPerWeight { load, weight };
+                match least.map_or(Ordering::Less, |least| rank.cmp(&least)) {
+                    Ordering::Less => {
+                        least = Some(rank);
+                        self.equals.clear();
+                        self.equals.push(server);
+                    }
+                    Ordering::Equal => self.equals.push(server),
+                    Ordering::Greater => {}
+                }
+            }
+            let advance = match self.equals.as_slice() {
+                [] => return,
+                [_] => Advance::Nothing,
+                _ => question.advance,
+            };
+            let equals = self.equals.iter().copied();
+            self.turns.fill_among(equals, advance, choices);
+        }
+    }
+
+    pub(super) fn charge(&mut self, charge: &Charge<'_>) {
         // nginx moves positions only among equals, and who was equal then is not known any more: only failures count.
         if let Charge::Failed { .. } = charge {
             self.turns.charge(charge);
         }
-    }
-}
-
-/// Fills `choices` with those of the least load for their weight, equals in turns; turns move only among equals. A server's load
-/// is below 2⁴⁸.
-pub(super) fn fill_by_load(
-    turns: &mut Turns,
-    question: &Question<'_>,
-    choices: &mut Choices,
-    load: impl Fn(usize) -> u64,
-) {
-    let rank = |server: usize, weight: u16| LoadPerWeight {
-        load: load(server),
-        weight,
-    };
-    // Ends: each round appends at least one server.
-    while !choices.is_full() {
-        let mut least: Option<LoadPerWeight> = None;
-        let mut equals = 0;
-        for server in question.left(choices) {
-            let weight = turns.weight(server);
-            if weight == 0 {
-                break;
-            }
-            let rank = rank(server, weight);
-            match least.map_or(Ordering::Less, |least| rank.cmp(&least)) {
-                Ordering::Less => (least, equals) = (Some(rank), 1),
-                Ordering::Equal => equals += 1,
-                Ordering::Greater => {}
-            }
-        }
-        let Some(least) = least else { return };
-        let advance = if equals > 1 {
-            question.advance
-        } else {
-            Advance::Nothing
-        };
-        turns.fill_among(
-            question.eligible,
-            |server, weight| rank(server, weight) == least,
-            advance,
-            choices,
-        );
     }
 }
 

@@ -7,8 +7,7 @@
 //! A server that was slow gets no requests and so would stay slow for ever: a figure halves with every ten seconds since the
 //! server was last taken out of such a pause.
 
-use super::least_conn::fill_by_load;
-use super::round_robin::Turns;
+use super::least_conn::LeastLoad;
 use super::{Advance, Balancer, Charge, Choices, Question, ServerMask, Share};
 
 /// Servers whose times lie in the same cluster are equally fast, milliseconds.
@@ -23,22 +22,26 @@ const HALVINGS_MAX: u64 = 63;
 /// Turns for ties, and when each server was last looked at anew.
 #[derive(Debug, Default)]
 pub(super) struct LeastTime {
-    turns: Turns,
+    least: LeastLoad,
     /// Seconds on the question's clock.
     checked_s: Vec<u64>,
 }
 
 impl Balancer for LeastTime {
     fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
-        self.turns.rebuild(servers, eligible, start);
+        self.least.rebuild(servers, eligible, start);
         self.checked_s = vec![0; servers.len().min(ServerMask::SERVERS_MAX)];
+    }
+
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.least.reweigh(servers);
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         let picks = question.advance == Advance::First && choices.is_empty();
         let now_s = question.now_us / 1_000_000;
         let checked_s = &self.checked_s;
-        fill_by_load(&mut self.turns, question, choices, |server| {
+        self.least.fill(question, choices, |server| {
             let latency = question.latency.get(server).copied().unwrap_or_default();
             let checked_s = checked_s.get(server).copied().unwrap_or(0);
             let average_ms = u64::from(latency.average_us / 1_000);
@@ -57,9 +60,7 @@ impl Balancer for LeastTime {
     }
 
     fn charge(&mut self, charge: &Charge<'_>) {
-        if let Charge::Failed { .. } = charge {
-            self.turns.charge(charge);
-        }
+        self.least.charge(charge);
     }
 }
 

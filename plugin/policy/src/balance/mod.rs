@@ -78,8 +78,14 @@ pub trait Balancer {
     /// Takes a new group of servers, at most [`ServerMask::SERVERS_MAX`], and forgets positions. Methods that take turns begin
     /// after `start` virtual turns (taken modulo the sum of the weights), so that the VMs of a process do not all begin with
     /// the same server. `eligible` are those that take part in these turns. Called before the first pick, and again when
-    /// weights or addresses have changed; never because somebody is eligible or not.
+    /// addresses have changed; never because somebody is eligible or not.
     fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32);
+
+    /// Takes other weights for the same servers, and keeps positions as far as they still say something: a weight that grows in
+    /// steps must not send the first server every request that comes after a step.
+    fn reweigh(&mut self, servers: &[Share<'_>], eligible: &ServerMask) {
+        self.rebuild(servers, eligible, 0);
+    }
 
     /// Appends servers to `choices` until it is full or every eligible server is in it, in the order in which they should be
     /// tried. None is appended if and only if none is eligible; one that is not eligible never is, and none twice. What is in
@@ -124,6 +130,13 @@ impl Question<'_> {
     /// Requests in flight on a server.
     pub(super) fn active(&self, server: usize) -> u32 {
         self.in_flight.get(server).copied().unwrap_or(0)
+    }
+
+    /// The only one that may still be chosen; `None` if there are more, or none. Whatever is tried, it comes to this one.
+    pub(super) fn only_left(&self, choices: &Choices) -> Option<usize> {
+        let left = self.eligible.count().checked_sub(choices.len());
+        left.filter(|left| *left == 1)
+            .and_then(|_| self.left(choices).next())
     }
 
     /// Those that may still be chosen: eligible, and not in `choices`.

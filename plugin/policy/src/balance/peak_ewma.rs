@@ -26,6 +26,10 @@ impl Balancer for PeakEwma {
         self.draws.rebuild(servers, eligible, start);
     }
 
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.draws.reweigh(servers);
+    }
+
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         self.draws.fill(question, choices, cost);
     }

@@ -22,12 +22,23 @@ impl Balancer for Random {
         self.turns.rebuild(servers, eligible, start);
     }
 
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.ranges.rebuild(servers);
+        self.turns.reweigh(servers);
+    }
+
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         let sum = u64::from(self.ranges.sum());
         let mut tries = 0;
         // Ends: each round appends a server or is one of `TRIES_MAX`.
         while tries <= TRIES_MAX && !choices.is_full() && question.eligible.count() > choices.len()
         {
+            if let Some(last) = question
+                .only_left(choices)
+                .filter(|last| *last < self.ranges.len())
+            {
+                return choices.push(last);
+            }
             let point = u32::try_from(question.random.below(sum)).unwrap_or(0);
             match self.ranges.at(point) {
                 Some(server) if question.eligible.contains(server) && !choices.contains(server) => {

@@ -22,6 +22,10 @@ impl Balancer for RandomTwo {
         self.draws.rebuild(servers, eligible, start);
     }
 
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.draws.reweigh(servers);
+    }
+
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         self.draws.fill(question, choices, |question, server| {
             u64::from(question.active(server))
@@ -46,6 +50,11 @@ impl TwoDraws {
         self.turns.rebuild(servers, eligible, start);
     }
 
+    pub(super) fn reweigh(&mut self, servers: &[Share<'_>]) {
+        self.ranges.rebuild(servers);
+        self.turns.reweigh(servers);
+    }
+
     /// Fills `choices`; a server's load is below 2⁴⁸.
     pub(super) fn fill(
         &mut self,
@@ -56,6 +65,12 @@ impl TwoDraws {
         let mut tries = 0;
         // Ends: each round appends a server, or leaves the rest to turns.
         while !choices.is_full() && question.eligible.count() > choices.len() {
+            if let Some(last) = question
+                .only_left(choices)
+                .filter(|last| *last < self.ranges.len())
+            {
+                return choices.push(last);
+            }
             match self.better_of_two(question, choices, &mut tries, &load) {
                 Some(chosen) => choices.push(chosen),
                 None => {
@@ -92,9 +107,6 @@ impl TwoDraws {
             }
             let Some(previous) = first else {
                 first = Some(drawn);
-                if question.eligible.count() - choices.len() == 1 {
-                    return first;
-                }
                 continue;
             };
             if previous == drawn {

@@ -21,6 +21,10 @@ impl Balancer for RoundRobin {
         self.turns.rebuild(servers, eligible, start);
     }
 
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.turns.reweigh(servers);
+    }
+
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         self.turns
             .fill(question.eligible, question.advance, choices);
@@ -81,6 +85,21 @@ impl Turns {
         }
     }
 
+    /// Takes other weights for the same servers. Everybody is as far ahead or behind as before, for the new sum of weights.
+    pub(super) fn reweigh(&mut self, servers: &[Share<'_>]) {
+        let sum = |turns: &[Turn]| -> i64 { turns.iter().map(|turn| i64::from(turn.weight)).sum() };
+        let old_sum = sum(&self.servers).max(1);
+        for (turn, share) in self.servers.iter_mut().zip(servers) {
+            turn.weight = share.weight;
+            turn.effective = i32::from(share.weight);
+            turn.failure_costs = share.weight.checked_div(share.max_fails).unwrap_or(0);
+        }
+        let new_sum = sum(&self.servers);
+        for turn in &mut self.servers {
+            turn.current = turn.current.saturating_mul(new_sum) / old_sum;
+        }
+    }
+
     /// A server's weight; 0 if it is not of the group.
     pub(super) fn weight(&self, server: usize) -> u16 {
         self.servers.get(server).map_or(0, |turn| turn.weight)
@@ -88,35 +107,47 @@ impl Turns {
 
     /// Fills the rest of `choices`: a pick first if one is asked for, then those that would come next.
     pub(super) fn fill(&mut self, eligible: &ServerMask, advance: Advance, choices: &mut Choices) {
-        self.fill_among(eligible, |_, _| true, advance, choices);
+        self.fill_among(eligible.iter(), advance, choices);
     }
 
-    /// As [`Turns::fill`], among those `eligible` that are `wanted` (given index and weight); the others' positions do not move.
+    /// As [`Turns::fill`], among these servers in their order; the others' positions do not move.
     ///
     /// Who stands by is who would be picked next with those before it left out, and nobody but a winner pays; so the value that
     /// a server would have at each further pick is known at once, and one pass over the group finds all of them.
     pub(super) fn fill_among(
         &mut self,
-        eligible: &ServerMask,
-        wanted: impl Fn(usize, u16) -> bool,
+        servers: impl Iterator<Item = usize>,
+        advance: Advance,
+        choices: &mut Choices,
+    ) {
+        // Most lists are short, and most groups are small: then clearing the leaders is much of what this costs.
+        match choices.room() {
+            0 => {}
+            1 => self.fill_up::<1>(servers, advance, choices),
+            2..=3 => self.fill_up::<3>(servers, advance, choices),
+            _ => self.fill_up::<ENDPOINTS_MAX>(servers, advance, choices),
+        }
+    }
+
+    /// For at most `ROOM` places.
+    fn fill_up<const ROOM: usize>(
+        &mut self,
+        servers: impl Iterator<Item = usize>,
         advance: Advance,
         choices: &mut Choices,
     ) {
         let picks = advance == Advance::First && choices.is_empty();
         let places = choices.room();
-        if places == 0 {
-            return;
-        }
         // One more leader in each round than can be gone by then.
-        let mut rounds = [Leaders::default(); ENDPOINTS_MAX];
+        let mut rounds = [Leaders::<_, ROOM>::new(); ROOM];
         let mut total = 0;
         let rounds = rounds.get_mut(..places).unwrap_or_default();
         let nobody_yet = choices.is_empty();
-        for server in eligible.iter() {
+        for server in servers {
             let Some(turn) = self.servers.get_mut(server) else {
                 break;
             };
-            if !wanted(server, turn.weight) || !nobody_yet && choices.contains(server) {
+            if !nobody_yet && choices.contains(server) {
                 continue;
             }
             let mut ahead = *turn;
@@ -246,6 +277,21 @@ mod tests {
         // A's effective weight 0, 1, 2, 3, 4, 4 against B's 4: the sums of nginx's rule worked out by hand.
         assert_eq!(letters(&picks), "BBABAB");
         assert_eq!(turns.servers[0].effective, 4);
+    }
+
+    #[test]
+    fn other_weights_do_not_begin_the_turns_anew() {
+        let mut group = Group::new(Algorithm::RoundRobin, &[1, 1, 1]);
+        assert_eq!(letters(&group.picks(2)), "AB");
+        group.reweigh(&[100, 100, 100]);
+        assert_eq!(letters(&group.picks(2)), "CA");
+        group.reweigh(&[100, 100, 1]);
+        let picks = letters(&group.picks(201));
+        let counts = ["A", "B", "C"].map(|server| picks.matches(server).count());
+        assert!(
+            counts[0] >= 99 && counts[1] >= 99 && counts[2] >= 1,
+            "{counts:?}"
+        );
     }
 
     /// Picks of a copy, each with those before it left out, as nginx would walk its peers after failures.

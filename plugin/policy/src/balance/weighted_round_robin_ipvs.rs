@@ -29,10 +29,7 @@ struct Place {
 
 impl Balancer for WeightedRoundRobinIpvs {
     fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
-        self.weights.rebuild(servers);
-        let weights = || self.weights.iter().map(u32::from);
-        self.step = weights().fold(0, greatest_common_divisor).max(1);
-        self.greatest = weights().max().unwrap_or(0).saturating_sub(self.step - 1);
+        self.weigh(servers);
         self.place = Place {
             next: 0,
             required: self.greatest,
@@ -46,6 +43,20 @@ impl Balancer for WeightedRoundRobinIpvs {
         for _ in 0..start.checked_rem(sum).unwrap_or(0) {
             self.advance(eligible, &Choices::with_limit(1));
         }
+    }
+
+    fn reweigh(&mut self, servers: &[Share<'_>], _eligible: &ServerMask) {
+        self.weigh(servers);
+        let required = self.place.required;
+        let required = if required == 0 || required > self.greatest {
+            self.greatest
+        } else if self.step > 1 {
+            // One of the new steps: they all are one more than a multiple.
+            (required / self.step * self.step + 1).min(self.greatest)
+        } else {
+            required
+        };
+        self.place = Place { next: 0, required };
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
@@ -77,6 +88,13 @@ impl Balancer for WeightedRoundRobinIpvs {
 }
 
 impl WeightedRoundRobinIpvs {
+    fn weigh(&mut self, servers: &[Share<'_>]) {
+        self.weights.rebuild(servers);
+        let weights = || self.weights.iter().map(u32::from);
+        self.step = weights().fold(0, greatest_common_divisor).max(1);
+        self.greatest = weights().max().unwrap_or(0).saturating_sub(self.step - 1);
+    }
+
     fn advance(&mut self, eligible: &ServerMask, tried: &Choices) -> Option<usize> {
         let (server, place) = self.next(self.place, eligible, tried)?;
         self.place = place;

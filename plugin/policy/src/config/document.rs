@@ -90,6 +90,7 @@ pub(super) struct PoolDocument {
     pub(super) retries: Option<u64>,
     pub(super) keepalive: Option<KeepaliveDocument>,
     pub(super) timeouts: Option<TimeoutsDocument>,
+    pub(super) resolve: Option<String>,
     pub(super) mode: Option<String>,
     pub(super) hash_key: Option<String>,
     pub(super) hash_balance_factor: Option<u64>,

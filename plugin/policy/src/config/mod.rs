@@ -4,7 +4,7 @@
 //! same subtree through here, so that they cannot disagree about what it says. Every error names the key by its path, what was
 //! expected there and what was found; a key that is understood but not served yet is refused, never ignored.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -32,6 +32,7 @@ mod server_life;
 mod statuses;
 mod unserved;
 
+pub use addresses::server_address as parse_server_address;
 pub use document::Document;
 pub use filter::{FilterConfig, ListenerIdentity, Mode, filter_configuration};
 pub use health::{BridgeProbe, HealthConfig, HttpProbe, Probe};
@@ -126,8 +127,13 @@ pub struct RouteSummary {
 pub struct PoolConfig {
     pub name: String,
     pub algorithm: Algorithm,
-    /// In the order of the file; at least one, at most [`SERVERS_MAX`], at least one of them primary.
+    /// In the order of the file; at most [`SERVERS_MAX`]. With [`PoolConfig::named`] at least one,
+    /// and at least one of them primary.
     pub servers: Vec<ServerConfig>,
+    /// Servers whose addresses a name of DNS has; each address becomes one server.
+    pub named: Vec<NamedServer>,
+    /// How often their names are resolved.
+    pub resolve: Duration,
     /// What the method hashes; `None` if it hashes no key.
     pub hash_key: Option<HashKey>,
     /// Most load of a server in percent of its share (101 and more), under methods that hash; `None`: no bound.
@@ -157,6 +163,27 @@ pub struct ServerConfig {
     pub tier: Tier,
     pub admin: AdminState,
     pub limits: ServerLimits,
+}
+
+/// Servers under one name.
+#[derive(Debug, Clone)]
+pub struct NamedServer {
+    /// A name of DNS, in lower case.
+    pub host: String,
+    /// What all of them are alike in: [`ServerConfig::id`] is the beginning of their ids, and of [`ServerConfig::address`] only the
+    /// port counts.
+    pub server: ServerConfig,
+}
+
+impl NamedServer {
+    /// The server with one of the addresses that the name has: `id#ip`.
+    pub fn at(&self, ip: IpAddr) -> ServerConfig {
+        ServerConfig {
+            id: format!("{}#{ip}", self.server.id),
+            address: SocketAddr::new(ip, self.server.address.port()),
+            ..self.server.clone()
+        }
+    }
 }
 
 /// When a server is used.

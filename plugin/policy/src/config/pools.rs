@@ -1,10 +1,11 @@
 //! Pools and their servers.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::addresses::server_address;
+use super::addresses::{server_address, server_name};
 use super::document::{KeepaliveDocument, Named, PoolDocument, ServerDocument, TimeoutsDocument};
 use super::hashing::hash_key;
 use super::health::health;
@@ -14,8 +15,8 @@ use super::server_life::{panic_below, passive, server_limits};
 use super::units::parse_duration;
 use super::unserved::{NOT_SERVED, refuse};
 use super::{
-    AdminState, ConfigError, Keepalive, POOLS_MAX, PoolConfig, PoolTimeouts, SERVERS_MAX,
-    ServerConfig, Tier,
+    AdminState, ConfigError, Keepalive, NamedServer, POOLS_MAX, PoolConfig, PoolTimeouts,
+    SERVERS_MAX, ServerConfig, Tier,
 };
 use crate::balance::Algorithm;
 use crate::contract::ENDPOINTS_MAX;
@@ -23,6 +24,9 @@ use crate::upstream::id_hash;
 
 /// Servers tried after the first, unless stated.
 const RETRIES_DEFAULT: u8 = 2;
+/// How often names are resolved, unless stated; HAProxy's `hold valid` is 10 s, nginx keeps to the answer's TTL.
+const RESOLVE_DEFAULT: Duration = Duration::from_secs(30);
+const RESOLVE_MIN: Duration = Duration::from_secs(1);
 /// Percent of an equal share that bound a server's load: with 100 or less there would not be room for all.
 const BALANCE_FACTORS: RangeInclusive<u16> = 101..=10_000;
 /// Most connections kept per worker and endpoint.
@@ -55,7 +59,7 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
         Some(text) => Algorithm::from_name(text)
             .map_err(|message| ConfigError::new(format!("{path}.balance"), message))?,
     };
-    let servers = servers(&path, document, algorithm)?;
+    let (servers, named) = servers(&path, document, algorithm)?;
     let retries = match document.retries {
         None => RETRIES_DEFAULT,
         Some(retries) => u8::try_from(retries)
@@ -72,6 +76,11 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
         name: name.to_owned(),
         algorithm,
         servers,
+        named,
+        resolve: match &document.resolve {
+            None => RESOLVE_DEFAULT,
+            Some(text) => at_least(&format!("{path}.resolve"), text, RESOLVE_MIN)?,
+        },
         hash_key: hash_key(&path, document, algorithm)?,
         hash_balance_factor: hash_balance_factor(&path, document, algorithm)?,
         retries,
@@ -145,7 +154,7 @@ fn servers(
     path: &str,
     pool: &PoolDocument,
     algorithm: Algorithm,
-) -> Result<Vec<ServerConfig>, ConfigError> {
+) -> Result<(Vec<ServerConfig>, Vec<NamedServer>), ConfigError> {
     let path = format!("{path}.servers");
     let documents = pool.servers.as_deref().unwrap_or_default();
     if documents.is_empty() {
@@ -161,11 +170,13 @@ fn servers(
         ));
     }
     let mut servers = Vec::with_capacity(documents.len());
+    let mut named = Vec::new();
     let (mut ids, mut hashes, mut addresses) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (index, document) in documents.iter().enumerate() {
         let path = format!("{path}[{index}]");
         let server = one_server(&path, document, algorithm)?;
-        if !addresses.insert(server.address) {
+        let name = server_name(&document.address);
+        if name.is_none() && !addresses.insert(server.address) {
             return Err(ConfigError::new(
                 format!("{path}.address"),
                 format!("`{}` is in this pool twice", server.address),
@@ -178,15 +189,21 @@ fn servers(
                 format!("`{}` is in this pool twice", server.id),
             ));
         }
-        servers.push(server);
+        match name {
+            Some((host, _port)) => named.push(NamedServer { host, server }),
+            None => servers.push(server),
+        }
     }
-    if servers.iter().all(|server| server.tier == Tier::Backup) {
+    let mut all = servers
+        .iter()
+        .chain(named.iter().map(|named| &named.server));
+    if all.all(|server| server.tier == Tier::Backup) {
         return Err(ConfigError::new(
             path,
             "expected at least one server that is not a backup",
         ));
     }
-    Ok(servers)
+    Ok((servers, named))
 }
 
 fn one_server(
@@ -194,9 +211,13 @@ fn one_server(
     document: &ServerDocument,
     algorithm: Algorithm,
 ) -> Result<ServerConfig, ConfigError> {
-    let address = server_address(&document.address)
-        .map_err(|message| ConfigError::new(format!("{path}.address"), message))?;
+    let address = match server_name(&document.address) {
+        Some((_host, port)) => SocketAddr::from(([0, 0, 0, 0], port)),
+        None => server_address(&document.address)
+            .map_err(|message| ConfigError::new(format!("{path}.address"), message))?,
+    };
     let id = match &document.id {
+        None if address.ip().is_unspecified() => document.address.to_ascii_lowercase(),
         None => address.to_string(),
         Some(id) => {
             check_name(id).map_err(|message| ConfigError::new(format!("{path}.id"), message))?;
@@ -295,6 +316,15 @@ fn timeouts(path: &str, document: Option<&TimeoutsDocument>) -> Result<PoolTimeo
         connect: read("connect", &document.connect)?,
         response: read("response", &document.response)?,
     })
+}
+
+fn at_least(path: &str, text: &str, least: Duration) -> Result<Duration, ConfigError> {
+    let duration = positive(path, text)?;
+    if duration < least {
+        let message = format!("expected at least {least:?}, found {duration:?}");
+        return Err(ConfigError::new(path, message));
+    }
+    Ok(duration)
 }
 
 fn positive(path: &str, text: &str) -> Result<Duration, ConfigError> {

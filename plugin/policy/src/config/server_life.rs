@@ -24,6 +24,17 @@ pub struct ServerLimits {
     pub slow_start: Duration,
 }
 
+impl Default for ServerLimits {
+    /// nginx's.
+    fn default() -> Self {
+        Self {
+            max_fails: MAX_FAILS,
+            fail_timeout: FAIL_TIMEOUT,
+            slow_start: Duration::ZERO,
+        }
+    }
+}
+
 /// Passive health: who fails again and again is ejected for a time that grows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassiveConfig {

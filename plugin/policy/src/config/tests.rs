@@ -253,9 +253,14 @@ fn wrong_pools_are_refused() {
         "expected a name",
     );
     refused(
-        with_server_key("address", json!("web1:80")),
+        with_server_key("address", json!("web1")),
         "pools.shop.servers[0].address",
-        "names are not served yet",
+        "name:port",
+    );
+    refused(
+        with_pool_key("resolve", json!("100ms")),
+        "pools.shop.resolve",
+        "at least 1s",
     );
     refused(
         with_pool_key("retries", json!(8)),
@@ -533,4 +538,23 @@ fn any_json_gives_an_answer() {
         ]
     });
     proptest!(|(value in json)| { drop(config(value)); });
+}
+
+#[test]
+fn large_clusters_are_accepted() {
+    let pool = |servers: u32| {
+        let servers = (0..servers).map(|server| {
+            let [_, _, third, fourth] = server.to_be_bytes();
+            json!({"address": format!("10.1.{third}.{fourth}:80")})
+        });
+        json!({"balance": "least_time", "servers": servers.collect::<Vec<_>>()})
+    };
+    for (pools, servers) in [(1, 10_000), (1_000, 10)] {
+        let named = (0..pools).map(|name| (format!("pool{name}"), pool(servers)));
+        let named: serde_json::Map<String, Value> = named.collect();
+        let policy = json!({"pools": named, "routes": [{"pool": "pool0"}]});
+        let config = Config::from_document(&Document::from_value(policy).unwrap()).unwrap();
+        let counted: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
+        assert_eq!((config.pools.len(), counted), (pools, 10_000));
+    }
 }

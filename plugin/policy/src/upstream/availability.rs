@@ -28,7 +28,7 @@ use super::server_life::ServerLife;
 use super::state_record::StateRecord;
 use super::transition::{Cause, Standing, Transition};
 use crate::balance::ServerMask;
-use crate::config::{PassiveConfig, PoolConfig, ServerLimits};
+use crate::config::{AdminState, PassiveConfig, PoolConfig, ServerLimits};
 
 /// Transitions that are kept until they are told; more are not told.
 const TRANSITIONS_MAX: usize = 256;
@@ -41,6 +41,16 @@ pub(super) enum Admin {
     Drain,
     /// Not even checked.
     Maint,
+}
+
+impl Admin {
+    /// As the configuration has it.
+    pub(super) fn of(state: AdminState) -> Self {
+        match state {
+            AdminState::Ready => Self::Ready,
+            AdminState::Down => Self::Maint,
+        }
+    }
 }
 
 /// The standing of a pool's servers, in the pool's order: primaries, then backups.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::tests::Map;
 use super::*;
 use crate::balance::{Choices, Facts};
-use crate::config::{Config, Document, PoolConfig};
+use crate::config::{Config, Document, PoolConfig, Tier};
 use crate::random::Sequence;
 
 /// One VM's pool `shop` on a clock of milliseconds.
@@ -254,9 +254,10 @@ fn an_operator_has_the_last_word() {
     let mut shop = Shop::new(json!({"health": {}, "panic_below": 100}), &plain(2));
     let member = |id: &str, admin| Member {
         id: id.to_owned(),
-        address: ([10, 0, 0, id.as_bytes()[0]], 80).into(),
-        weight: 1,
+        address: None,
+        weight: None,
         admin,
+        tier: Tier::Primary,
     };
     shop.pool.apply(&Members {
         version: 1,
@@ -392,13 +393,7 @@ fn one_vm_finds_out_and_every_vm_knows() {
     let mut changes = Vec::new();
     for _ in 0..600 {
         let mut due = Vec::new();
-        checks.take_due(
-            &shop.pool,
-            shop.now_ms,
-            10,
-            (&mut random, &mut shop.data),
-            &mut due,
-        );
+        checks.take_due(&shop.pool, shop.now_ms, 10, &mut random, &mut due);
         for server in due {
             let status = if server == 0 { 503 } else { 200 };
             let verdict = checks.judge(Some(status), b"");
@@ -442,13 +437,7 @@ fn ten_thousand_servers_are_checked_and_told_of() {
     let mut begun = 0;
     for _ in 0..200 {
         let mut due = Vec::new();
-        checks.take_due(
-            &shop.pool,
-            shop.now_ms,
-            256,
-            (&mut random, &mut shop.data),
-            &mut due,
-        );
+        checks.take_due(&shop.pool, shop.now_ms, 256, &mut random, &mut due);
         assert!(due.len() <= 256);
         begun += due.len();
         shop.after(50);

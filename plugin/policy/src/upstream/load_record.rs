@@ -3,6 +3,7 @@
 //! ```text
 //!   evenkeel/<pool>/load/<slot>            the first 64 servers of the pool, in the writer's order
 //!   evenkeel/<pool>/load/<slot>.<chunk>    the 64 after each, from chunk 1
+//!   evenkeel/<pool>/load/<slot>.index      which of several chunks changed (others_load.rs)
 //!
 //!   1  layout (1, 2)     1  chunks of the pool     8  owner of the slot     2  entries
 //!   then per server that has any: 8  hash of its id     4  requests in flight            (all little-endian)

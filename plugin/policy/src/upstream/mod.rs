@@ -6,6 +6,7 @@
 mod attempts_watch;
 mod availability;
 mod beat_record;
+mod changed_servers;
 mod ejection;
 mod failures;
 mod health;
@@ -13,6 +14,7 @@ mod in_flight;
 mod lease;
 mod load_record;
 mod members;
+mod others_load;
 mod pool;
 mod pool_checks;
 mod pool_load;
@@ -29,6 +31,7 @@ mod life_tests;
 #[cfg(test)]
 mod tests;
 
+pub use changed_servers::with_members;
 pub use health::{Health, HealthChange, Verdict};
 pub use in_flight::InFlight;
 pub use lease::{Held, Lease};

@@ -3,6 +3,8 @@
 //! Indexes of servers stay what they are for the life of a configuration, primaries first; what changes at run time (weight, address,
 //! admin state) changes in place, and the method starts its turns anew.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::attempts_watch::AttemptsWatch;
@@ -11,18 +13,15 @@ use super::pool_load::PoolLoad;
 use super::slow_start::{in_parts, parts};
 use super::state_record::StateRecord;
 use super::transition::Transition;
-use super::{AdminChange, InFlight, Members, Quality, SharedData, Slots, id_hash};
+use super::{AdminChange, InFlight, Member, Members, Quality, SharedData, Slots, id_hash};
 use crate::balance::{
     Advance, Algorithm, Balancer, Charge, Choices, Facts, LoadNeed, Parameters, Question,
     ServerMask, Share,
 };
-use crate::config::{AdminState, PoolConfig, RetryOn, ServerConfig, StatusSet, Tier};
+use crate::config::{PoolConfig, RetryOn, ServerConfig, StatusSet, Tier};
 use crate::contract::ENDPOINTS_MAX;
 use crate::exchange::HashKey;
 use crate::random::Sequence;
-
-/// Most turns that a table which is made anew while a weight grows is moved on.
-const TURNS_AHEAD_MAX: u32 = 64;
 
 /// Servers, and how one of them is chosen.
 pub struct Pool {
@@ -61,7 +60,16 @@ struct Server {
     max_fails: u16,
     /// What it had of its weight when the method took over the group.
     percent: u8,
+    configured: Configured,
     counters: ServerCounters,
+}
+
+/// What a server is while nobody changes it.
+#[derive(Debug, Clone, Copy)]
+struct Configured {
+    address: SocketAddr,
+    weight: u16,
+    admin: Admin,
 }
 
 /// What happened with a server, since the counters were taken last.
@@ -81,8 +89,6 @@ struct Group {
     count: usize,
     eligible: ServerMask,
     tables: Tables,
-    /// How many were picked: where turns go on when a weight that grows makes the tables anew.
-    picks: u32,
 }
 
 /// Whether the method has taken over the group as it is.
@@ -90,6 +96,8 @@ struct Group {
 enum Tables {
     /// At the next pick: a group that is never used costs nothing.
     ToBuild,
+    /// As before, with other weights.
+    ToReweigh,
     Built,
 }
 
@@ -111,11 +119,7 @@ impl Pool {
         let mut loads = Vec::with_capacity(ordered.len());
         for server in &ordered {
             let own = in_flight.cell(&name, &server.id);
-            let admin = match server.admin {
-                AdminState::Ready => Admin::Ready,
-                AdminState::Down => Admin::Maint,
-            };
-            availability.push(Rc::clone(&own), admin, &server.limits);
+            availability.push(Rc::clone(&own), Admin::of(server.admin), &server.limits);
             loads.push((id_hash(&server.id), own));
         }
         let need = match config.hash_balance_factor {
@@ -244,11 +248,6 @@ impl Pool {
     /// Whether checks ask this server: not while an operator has it in maintenance.
     pub fn is_checked(&self, server: usize) -> bool {
         self.availability.is_checked(server)
-    }
-
-    /// Changes whenever indexes mean other servers than before.
-    pub fn layout(&self) -> u32 {
-        0
     }
 
     /// Servers that were taken out or came back because of requests, since this was asked last.
@@ -414,32 +413,48 @@ impl Pool {
         }
     }
 
-    /// Takes over what operators changed. Turns begin anew only if a weight or an address did: who is drained leaves his turns to
-    /// the others, and they go on.
+    /// Takes over what operators changed of its servers; whom the record does not name is as configured. Tables are built anew only
+    /// if an address did: who is drained leaves his turns to the others, and they go on. Servers that come or go are another pool's
+    /// business: see [`super::changed_servers`].
     pub fn apply(&mut self, members: &Members) {
         self.members_version = Some(members.version);
-        let mut changed = false;
-        for member in &members.servers {
-            let index = self.by_id(&member.id);
-            let Some(server) = index.and_then(|index| self.servers.get_mut(index)) else {
-                continue;
+        let changes: BTreeMap<&str, &Member> = members
+            .servers
+            .iter()
+            .map(|member| (member.id.as_str(), member))
+            .collect();
+        let (mut moved, mut reweighed) = (false, false);
+        for (index, server) in self.servers.iter_mut().enumerate() {
+            let change = changes.get(server.id.as_str());
+            let address = change.and_then(|change| change.address);
+            let endpoint = match address.unwrap_or(server.configured.address).to_string() {
+                same if same == server.endpoint => None,
+                other => Some(other),
             };
-            let endpoint = member.address.to_string();
-            changed |= server.weight != member.weight || server.endpoint != endpoint;
-            server.weight = member.weight;
-            server.endpoint = endpoint;
-            if let Some(index) = index {
-                let admin = match member.admin {
-                    AdminChange::Ready => Admin::Ready,
-                    AdminChange::Drain => Admin::Drain,
-                    AdminChange::Maint => Admin::Maint,
-                };
-                self.availability.set_admin(index, admin);
+            let weight = change.and_then(|change| change.weight);
+            let weight = weight.unwrap_or(server.configured.weight);
+            moved |= endpoint.is_some();
+            reweighed |= server.weight != weight;
+            server.weight = weight;
+            if let Some(endpoint) = endpoint {
+                server.endpoint = endpoint;
             }
+            let admin = match change.map(|change| change.admin) {
+                None | Some(AdminChange::Ready) => server.configured.admin,
+                Some(AdminChange::Drain) => Admin::Drain,
+                Some(AdminChange::Maint | AdminChange::Removed) => Admin::Maint,
+            };
+            self.availability.set_admin(index, admin);
         }
         self.refresh();
-        if changed {
+        if moved {
             self.rebuild_at_next_pick();
+        } else if reweighed {
+            for group in [&mut self.primary, &mut self.backup] {
+                if group.tables == Tables::Built {
+                    group.tables = Tables::ToReweigh;
+                }
+            }
         }
     }
 
@@ -448,11 +463,25 @@ impl Pool {
         self.load.by_hash(hash)
     }
 
-    /// The index of the server with this id.
-    fn by_id(&self, id: &str) -> Option<usize> {
-        self.load
-            .by_hash(id_hash(id))
-            .filter(|index| self.id(*index) == id)
+    /// The version of the record that was taken over last.
+    pub fn members_version(&self) -> Option<u64> {
+        self.members_version
+    }
+
+    /// Whether these are its servers: so many, with these ids, in these tiers.
+    pub fn consists_of(&self, config: &PoolConfig) -> bool {
+        let is_there = |server: &ServerConfig| {
+            let index = self.load.by_hash(id_hash(&server.id));
+            index.is_some_and(|index| {
+                let tier = if index < self.backup.first {
+                    Tier::Primary
+                } else {
+                    Tier::Backup
+                };
+                self.id(index) == server.id && tier == server.tier
+            })
+        };
+        self.servers.len() == config.servers.len() && config.servers.iter().all(is_there)
     }
 
     /// Counters of each server since they were taken last, and of requests for which no server was eligible.
@@ -477,7 +506,6 @@ impl Pool {
     fn rebuild_at_next_pick(&mut self) {
         for group in [&mut self.primary, &mut self.backup] {
             group.tables = Tables::ToBuild;
-            group.picks = 0;
         }
     }
 
@@ -499,8 +527,8 @@ impl Pool {
                 grown |= percent != server.percent;
                 server.percent = percent;
             }
-            if grown {
-                group.tables = Tables::ToBuild;
+            if grown && group.tables == Tables::Built {
+                group.tables = Tables::ToReweigh;
             }
         }
     }
@@ -514,6 +542,11 @@ impl Server {
             weight: config.weight,
             max_fails: config.limits.max_fails,
             percent: 100,
+            configured: Configured {
+                address: config.address,
+                weight: config.weight,
+                admin: Admin::of(config.admin),
+            },
             counters: ServerCounters::default(),
         }
     }
@@ -527,16 +560,15 @@ impl Group {
             count,
             eligible: ServerMask::none(count),
             tables: Tables::ToBuild,
-            picks: 0,
         }
     }
 
     /// Hands the group to its method, if that was not done since it changed last.
     fn build_tables(&mut self, servers: &[Server], start: u32) {
-        if self.tables == Tables::Built {
+        let tables = std::mem::replace(&mut self.tables, Tables::Built);
+        if tables == Tables::Built {
             return;
         }
-        self.tables = Tables::Built;
         let servers = servers.iter().skip(self.first).take(self.count);
         let weight_max = servers.clone().map(|server| server.weight).max();
         let parts = if servers.clone().any(|server| server.percent < 100) {
@@ -552,9 +584,11 @@ impl Group {
                 endpoint: &server.endpoint,
             })
             .collect();
-        // A table that is made anew goes on about where the last one was: always beginning with the first server would favour it.
-        let start = start.wrapping_add(self.picks % TURNS_AHEAD_MAX);
-        self.balancer.rebuild(&shares, &self.eligible, start);
+        if tables == Tables::ToReweigh {
+            self.balancer.reweigh(&shares, &self.eligible);
+        } else {
+            self.balancer.rebuild(&shares, &self.eligible, start);
+        }
     }
 
     /// Appends this group's servers to the pool's choices; picks one if the choices are still empty.
@@ -585,9 +619,6 @@ impl Group {
             },
             &mut own,
         );
-        if advance == Advance::First {
-            self.picks = self.picks.wrapping_add(1);
-        }
         own.iter()
             .for_each(|server| choices.push(self.first + server));
     }

@@ -14,8 +14,6 @@ use crate::random::Sequence;
 pub struct PoolChecks {
     checks: Checks,
     probe: Probe,
-    /// The pool's, as far as these checks know it.
-    layout: u32,
     key: Vec<u8>,
     value: Vec<u8>,
 }
@@ -27,17 +25,15 @@ impl PoolChecks {
         Some(Self {
             checks: Checks::new(health, config.servers.len()),
             probe: health.probe.clone(),
-            layout: 0,
             key: StateRecord::key(&config.name),
             value: Vec::new(),
         })
     }
 
-    /// This VM begins to check: with what whoever did it before has found out.
+    /// This VM begins to check, or the pool has other servers: with what whoever did it before has found out.
     pub fn take_over(&mut self, pool: &Pool, data: &mut impl SharedData) {
         let record = self.read(data).unwrap_or_default();
         self.checks.resize(pool.len());
-        self.layout = pool.layout();
         let known = record.servers.iter().map(|known| (known.id_hash, known));
         let known: BTreeMap<u64, &ServerState> = known.collect();
         self.checks.take_over(|server| {
@@ -52,12 +48,9 @@ impl PoolChecks {
         pool: &Pool,
         now_ms: u64,
         max: usize,
-        (random, data): (&mut Sequence, &mut impl SharedData),
+        random: &mut Sequence,
         due: &mut Vec<usize>,
     ) {
-        if self.layout != pool.layout() {
-            self.take_over(pool, data);
-        }
         let wanted = |server| pool.is_checked(server);
         self.checks.take_due(now_ms, max, wanted, random, due);
     }

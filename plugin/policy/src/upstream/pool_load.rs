@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::in_flight::OwnLoad;
 use super::load_record::{CHUNK_SERVERS, Layout, LoadEntry, LoadRecord};
+use super::others_load::{self, OthersLoad, Places};
 use super::{LOAD_READ_INTERVAL_MS, SharedData, Slots};
 use crate::balance::{Latency, LatencyRule, LoadNeed, MergedLatency};
 
@@ -15,9 +16,10 @@ use crate::balance::{Latency, LatencyRule, LoadNeed, MergedLatency};
 #[derive(Debug)]
 pub(super) struct PoolLoad {
     need: LoadNeed,
-    servers: Vec<Told>,
-    /// Hash of a server's id and its index, sorted.
-    by_hash: Vec<(u64, u16)>,
+    servers: Servers,
+    told_by_others: OthersLoad,
+    /// What the records hold that were written last; empty if there is only one.
+    stamps: Vec<u32>,
     /// Requests of other VMs in flight. This and what follows is empty as far as the method does not look at it.
     others: Vec<u32>,
     /// Requests in flight, own and others'.
@@ -32,22 +34,45 @@ pub(super) struct PoolLoad {
     value: Vec<u8>,
 }
 
-/// One server, as records know it.
+/// The servers as records know them.
 #[derive(Debug)]
-struct Told {
-    hash: u64,
-    own: Rc<OwnLoad>,
+struct Servers {
+    own: Vec<(u64, Rc<OwnLoad>)>,
+    /// Hash of a server's id and its index, sorted.
+    by_hash: Vec<(u64, u16)>,
+}
+
+impl Places for Servers {
+    fn len(&self) -> usize {
+        self.own.len()
+    }
+
+    fn hash_at(&self, place: usize) -> Option<u64> {
+        self.own.get(place).map(|(hash, _)| *hash)
+    }
+
+    fn place_of(&self, hash: u64) -> Option<usize> {
+        let place = self
+            .by_hash
+            .binary_search_by_key(&hash, |(hash, _)| *hash)
+            .ok()?;
+        self.by_hash
+            .get(place)
+            .map(|(_, index)| usize::from(*index))
+    }
 }
 
 impl PoolLoad {
     pub(super) fn new(need: LoadNeed, servers: impl Iterator<Item = (u64, Rc<OwnLoad>)>) -> Self {
-        let servers: Vec<Told> = servers.map(|(hash, own)| Told { hash, own }).collect();
-        let mut by_hash: Vec<(u64, u16)> = servers
+        let own: Vec<(u64, Rc<OwnLoad>)> = servers.collect();
+        let mut by_hash: Vec<(u64, u16)> = own
             .iter()
             .zip(0..)
-            .map(|(server, index)| (server.hash, index))
+            .map(|((hash, _), index)| (*hash, index))
             .collect();
         by_hash.sort_unstable();
+        let servers = Servers { own, by_hash };
+        let chunks = others_load::chunks_of(servers.len());
         let counted = if need == LoadNeed::None {
             0
         } else {
@@ -60,7 +85,8 @@ impl PoolLoad {
         let mut load = Self {
             need,
             servers,
-            by_hash,
+            told_by_others: OthersLoad::default(),
+            stamps: vec![0; if counted > 0 && chunks > 1 { chunks } else { 0 }],
             others: vec![0; counted],
             in_flight: vec![0; counted],
             others_latency: vec![MergedLatency::default(); timed],
@@ -104,26 +130,19 @@ impl PoolLoad {
 
     /// The server of a hash.
     pub(super) fn by_hash(&self, hash: u64) -> Option<usize> {
-        let place = self
-            .by_hash
-            .binary_search_by_key(&hash, |(hash, _)| *hash)
-            .ok()?;
-        self.by_hash
-            .get(place)
-            .map(|(_, index)| usize::from(*index))
+        self.servers.place_of(hash)
     }
 
     /// Requests of this VM in flight on a server.
     pub(super) fn own_in_flight(&self, server: usize) -> u32 {
-        self.servers
-            .get(server)
-            .map_or(0, |server| server.own.in_flight.get())
+        let own = self.servers.own.get(server);
+        own.map_or(0, |(_, own)| own.in_flight.get())
     }
 
     /// Changes how many are in flight on a server.
     pub(super) fn count(&mut self, server: usize, change: impl Fn(u32) -> u32) {
-        if let Some(told) = self.servers.get(server) {
-            told.own.in_flight.set(change(told.own.in_flight.get()));
+        if let Some((_, own)) = self.servers.own.get(server) {
+            own.in_flight.set(change(own.in_flight.get()));
         }
         if let Some(in_flight) = self.in_flight.get_mut(server) {
             *in_flight = change(*in_flight);
@@ -132,11 +151,12 @@ impl PoolLoad {
 
     /// A server's answer began after this time.
     pub(super) fn answered(&mut self, server: usize, first_byte_us: u64, now_us: u64) {
-        let (Some(rule), Some(told)) = (self.latency_rule(), self.servers.get(server)) else {
+        let (Some(rule), Some((_, cell))) = (self.latency_rule(), self.servers.own.get(server))
+        else {
             return;
         };
-        let own = rule.sampled(told.own.latency.get(), first_byte_us, now_us);
-        told.own.latency.set(own);
+        let own = rule.sampled(cell.latency.get(), first_byte_us, now_us);
+        cell.latency.set(own);
         let others = self.others_latency.get(server).copied();
         if let (Some(latency), Some(others)) = (self.latency.get_mut(server), others) {
             *latency = others.with(rule, own).latency();
@@ -153,20 +173,27 @@ impl PoolLoad {
     ) {
         let Some(slot) = slots.index() else { return };
         let chunk = server / CHUNK_SERVERS;
-        let chunks = u8::try_from(self.servers.len().div_ceil(CHUNK_SERVERS)).unwrap_or(u8::MAX);
+        let chunks = u8::try_from(others_load::chunks_of(self.servers.len())).unwrap_or(u8::MAX);
         let layout = match self.need {
             LoadNeed::Latency(_) => Layout::Latency,
             LoadNeed::None | LoadNeed::InFlight => Layout::InFlight,
         };
-        let servers = self.servers.iter().skip(chunk * CHUNK_SERVERS);
-        let entries = servers.take(CHUNK_SERVERS).map(|server| LoadEntry {
-            hash: server.hash,
-            in_flight: server.own.in_flight.get(),
-            latency: server.own.latency.get(),
+        let servers = self.servers.own.iter().skip(chunk * CHUNK_SERVERS);
+        let entries = servers.take(CHUNK_SERVERS).map(|(hash, own)| LoadEntry {
+            hash: *hash,
+            in_flight: own.in_flight.get(),
+            latency: own.latency.get(),
         });
-        LoadRecord::encode(chunks, slots.owner(), layout, entries, &mut self.value);
+        let value = &mut self.value;
+        LoadRecord::encode(chunks, slots.owner(), layout, entries.clone(), value);
         LoadRecord::key(pool, slot, chunk, &mut self.key);
-        data.set(&self.key, &self.value, 0);
+        data.set(&self.key, value, 0);
+        if let Some(stamp) = self.stamps.get_mut(chunk) {
+            *stamp = others_load::stamp(entries);
+            others_load::encode_index(slots.owner(), &self.stamps, value);
+            others_load::index_key(pool, slot, &mut self.key);
+            data.set(&self.key, value, 0);
+        }
     }
 
     /// Tells other VMs all of this VM's load, as after claiming a slot.
@@ -191,56 +218,33 @@ impl PoolLoad {
             return;
         }
         self.read_us = Some(now_us);
+        self.told_by_others.read(pool, &self.servers, slots, data);
         self.others.fill(0);
         self.others_latency.fill(MergedLatency::default());
-        for (slot, owner) in slots.others() {
-            // Ends: a record has at most 255 chunks, and a pool's are no more than its servers need.
-            for chunk in 0..self.servers.len().div_ceil(CHUNK_SERVERS).max(1) {
-                LoadRecord::key(pool, slot, chunk, &mut self.key);
-                if data.get(&self.key, &mut self.value).is_none() {
-                    break;
-                }
-                let value = std::mem::take(&mut self.value);
-                let record = LoadRecord::decode(&value).filter(|record| record.owner == owner);
-                let chunks = record.map_or(0, |record| usize::from(record.chunks));
-                if let Some(record) = record {
-                    record.entries().for_each(|entry| self.add(&entry));
-                }
-                self.value = value;
-                if chunk + 1 >= chunks {
-                    break;
-                }
+        let rule = self.latency_rule();
+        let (others, others_latency) = (&mut self.others, &mut self.others_latency);
+        self.told_by_others.each(|server, entry| {
+            if let Some(others) = others.get_mut(server) {
+                *others = others.saturating_add(entry.in_flight);
             }
-        }
+            if let (Some(rule), Some(latency)) = (rule, others_latency.get_mut(server)) {
+                *latency = latency.with(rule, entry.latency);
+            }
+        });
         self.sum_up();
     }
 
-    /// Adds what another VM told of a server.
-    fn add(&mut self, entry: &LoadEntry) {
-        let Some(server) = self.by_hash(entry.hash) else {
-            return;
-        };
-        if let Some(others) = self.others.get_mut(server) {
-            *others = others.saturating_add(entry.in_flight);
-        }
-        if let Some(rule) = self.latency_rule()
-            && let Some(others) = self.others_latency.get_mut(server)
-        {
-            *others = others.with(rule, entry.latency);
-        }
-    }
-
     fn sum_up(&mut self) {
-        let sums = self.servers.iter().zip(&self.others);
-        for (in_flight, (server, others)) in self.in_flight.iter_mut().zip(sums) {
-            *in_flight = server.own.in_flight.get().saturating_add(*others);
+        let sums = self.servers.own.iter().zip(&self.others);
+        for (in_flight, ((_, own), others)) in self.in_flight.iter_mut().zip(sums) {
+            *in_flight = own.in_flight.get().saturating_add(*others);
         }
         let Some(rule) = self.latency_rule() else {
             return;
         };
-        let parts = self.servers.iter().zip(&self.others_latency);
-        for (latency, (server, others)) in self.latency.iter_mut().zip(parts) {
-            *latency = others.with(rule, server.own.latency.get()).latency();
+        let parts = self.servers.own.iter().zip(&self.others_latency);
+        for (latency, ((_, own), others)) in self.latency.iter_mut().zip(parts) {
+            *latency = others.with(rule, own.latency.get()).latency();
         }
     }
 }

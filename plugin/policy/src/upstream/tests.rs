@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::balance::{Choices, Facts, Latency};
-use crate::config::{Config, Document};
+use crate::config::{Config, Document, Tier};
 use crate::random::Sequence;
 
 /// Shared data as Envoy keeps it: one counter for all keys, a write with any number but 0 succeeds on a missing key.
@@ -15,11 +15,13 @@ use crate::random::Sequence;
 pub(super) struct Map {
     values: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     last_cas: u32,
+    reads: usize,
 }
 
 impl SharedData for Map {
     fn get(&mut self, key: &[u8], value: &mut Vec<u8>) -> Option<u32> {
         value.clear();
+        self.reads += 1;
         let (stored, cas) = self.values.get(key)?;
         value.extend_from_slice(stored);
         Some(*cas)
@@ -252,7 +254,7 @@ fn who_is_drained_leaves_its_turns_to_the_others_and_they_go_on() {
             .into_iter()
             .zip(1..)
             .map(|(id, last)| Member {
-                address: ([10, 0, 0, last], 80).into(),
+                address: Some(([10, 0, 0, last], 80).into()),
                 ..member(
                     id,
                     last,
@@ -291,6 +293,48 @@ fn large_pools_are_told_in_chunks() {
             .keys()
             .any(|key| key == b"evenkeel/shop/load/0.3")
     );
+}
+
+#[test]
+fn of_large_pools_only_what_has_changed_is_read() {
+    let servers: Vec<_> = (1..=1_000)
+        .map(|port| json!({"address": format!("10.0.0.1:{port}")}))
+        .collect();
+    let mut data = Map::default();
+    let mut vms = [1, 2].map(|identity| Vm::new(identity, "least_conn", &json!(servers)));
+    vms.iter_mut()
+        .for_each(|vm| assert!(vm.slots.claim(&mut data).is_some()));
+    vms.iter_mut().for_each(|vm| vm.slots.tick(&mut data));
+    let [first, second] = &mut vms;
+    let mut now_us = 0;
+    let mut read = |second: &mut Vm, data: &mut Map| {
+        now_us += LOAD_READ_INTERVAL_MS * 1_000;
+        data.reads = 0;
+        second.pool.read_others(now_us, &second.slots, data);
+        data.reads
+    };
+    assert_eq!(read(second, &mut data), 1, "no index yet");
+    // The first chunk is not the first that is written.
+    first.begin(700, &mut data);
+    first.begin(701, &mut data);
+    assert_eq!(read(second, &mut data), 2, "the index and one chunk");
+    assert_eq!(read(second, &mut data), 1, "the index");
+    (0..1_000)
+        .filter(|server| ![5, 700].contains(server))
+        .for_each(|server| second.pool.began(server));
+    assert_eq!(second.choose().get(0), Some(5), "700 is busy elsewhere");
+    first.begin(5, &mut data);
+    first.pool.ended(700);
+    first.pool.publish(700, &first.slots, &mut data);
+    assert_eq!(read(second, &mut data), 3);
+    assert_eq!(second.choose().get(0), Some(700));
+    // Whatever the dead one left counts nothing, and is not read.
+    for _ in 0..=STILL_TICKS_MAX {
+        second.slots.tick(&mut data);
+    }
+    assert_eq!(read(second, &mut data), 0);
+    second.pool.began(700);
+    assert_eq!(second.choose().get(0), Some(5));
 }
 
 #[test]
@@ -336,9 +380,10 @@ fn backups_come_only_after_every_primary_and_down_ones_never() {
 fn member(id: &str, last: u8, weight: u16, admin: AdminChange) -> Member {
     Member {
         id: id.to_owned(),
-        address: ([10, 0, 0, last], 81).into(),
-        weight,
+        address: Some(([10, 0, 0, last], 81).into()),
+        weight: Some(weight),
         admin,
+        tier: Tier::Primary,
     }
 }
 
@@ -374,6 +419,16 @@ fn changes_of_operators_are_taken_over_at_the_next_tick() {
     data.set(&Members::key("shop"), b"junk", 0);
     vm.pool.tick(&mut data);
     assert!(vm.ids().starts_with('a'));
+    // Whom the record no longer names is as configured again.
+    let none = Members {
+        version: 8,
+        servers: Vec::new(),
+    };
+    data.set(&Members::key("shop"), &none.encode(), 0);
+    vm.pool.tick(&mut data);
+    let firsts: String = (0..6).map(|_| vm.ids().chars().next().unwrap()).collect();
+    assert_eq!(firsts, "abcabc");
+    assert_eq!(vm.pool.endpoint(0), "10.0.0.1:80");
 }
 
 #[test]
@@ -442,10 +497,16 @@ fn records_are_read_as_written_and_junk_is_not() {
         servers: vec![
             member("a", 1, 65_535, AdminChange::Ready),
             Member {
-                address: "[2001:db8::1]:443".parse().unwrap(),
+                address: "[2001:db8::1]:443".parse().ok(),
+                tier: Tier::Backup,
                 ..member("b", 1, 1, AdminChange::Drain)
             },
             member("", 1, 1, AdminChange::Maint),
+            Member {
+                address: None,
+                weight: None,
+                ..member("c", 1, 1, AdminChange::Removed)
+            },
         ],
     };
     let bytes = members.encode();
@@ -487,10 +548,13 @@ fn records_are_read_as_written_and_junk_is_not() {
     proptest!(|(junk in proptest::collection::vec(any::<u8>(), 0..60), version in any::<bool>())| {
         let mut junk = junk;
         if let Some(first) = junk.first_mut().filter(|_| version) {
-            *first = 1;
+            *first = 2;
         }
         if let Some(members) = Members::decode(&junk) {
             prop_assert_eq!(members.encode(), junk.clone());
+        }
+        if let Some(first) = junk.first_mut().filter(|_| version) {
+            *first = 1;
         }
         prop_assert!(LoadRecord::decode(&junk).is_none_or(|record| record.entries().count() <= CHUNK_SERVERS));
     });

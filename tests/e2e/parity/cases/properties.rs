@@ -129,6 +129,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let at_end = |name: &str, request: Request| {
         let program = Program::new()
             .at(Phase::ResponseHeaders, outcome())
+            .at(Phase::Done, [latency()])
             .at(Phase::Log, outcome());
         Case::new(format!("properties/of {name}"), request, program)
     };
@@ -146,6 +147,9 @@ pub(crate) fn cases() -> Vec<Case> {
                 ..Request::get("/plain")
             },
         ),
+        at_end("no content", Request::get("/no-content")),
+        at_end("an empty body", Request::get("/empty")),
+        at_end("a slow answer", Request::get("/slow?100")),
         at_end("a refused connection", Request::get("/dead/plain")),
         at_end("a refused first server", Request::get("/mixed/plain")),
         at_end("a server that closes", Request::get("/reset")),
@@ -183,7 +187,15 @@ fn outcome() -> Vec<Step> {
     names
         .into_iter()
         .map(|name| property(name).into())
+        .chain([latency()])
         .collect()
+}
+
+/// Known when the last of the response has come.
+fn latency() -> Step {
+    property("response.backend_latency")
+        .shown(Show::Length)
+        .into()
 }
 
 /// Written and read back: whole, through `filter_state`, with several parts, over a known name, empty.
