@@ -13,6 +13,7 @@ both_hosts!(
     round_robin_takes_the_turns_that_nginx_takes,
     hashed_keys_go_where_nginx_sends_them,
     ketama_keys_go_where_nginx_sends_them,
+    keys_of_several_parts_are_those_of_nginx,
     addresses_of_clients_go_where_nginx_sends_them,
     backup_and_down_serve_when_they_do_in_nginx,
     least_conn_weighs_the_held_as_nginx_does,
@@ -340,6 +341,36 @@ fn addresses_of_clients_go_where_nginx_sends_them(host: Host) {
         Request::get(&format!("/p{}/", draws.below(8))).header("X-Forwarded-For", client)
     };
     let requests: Vec<Request> = (0..2_000).map(|at| request(at, draws)).collect();
+    Stage::new(host, &pools).check(&requests);
+}
+
+/// The same header, cookie, parameter, host and address in one key, each missing at times.
+fn keys_of_several_parts_are_those_of_nginx(host: Host) {
+    let draws = &mut Draws(8);
+    let methods = (
+        "hash $http_x_user-$cookie_sid-$arg_id@$host:$remote_addr consistent;",
+        "balance: hash_consistent\n    hash_key: '$header(X-User)-$cookie(sid)-$query(id)@$host:$client_ip'",
+    );
+    let pools = [
+        Pool::random(draws, methods, 5, always_up),
+        Pool::random(draws, methods, 5, three_in_ten_down),
+    ];
+    let request = |at: usize, draws: &mut Draws| {
+        let mut number = || draws.below(100);
+        let query = ["", "?id=", "?x=1&id=7", "?id=%207&id=8", "?idx=1"][at % 5];
+        let mut request = Request::get(&format!("/p{}/{}{query}", at % 2, number()));
+        if at % 3 > 0 {
+            request = request.header("X-User", format!("user {}", number()));
+        }
+        if at % 7 > 0 {
+            request = request.header("Cookie", format!("other=1; sid=s{}; sid=second", number()));
+        }
+        let client = Ipv4Addr::new(198, 51, 100, u8::try_from(number()).unwrap());
+        request
+            .header("Host", format!("WWW{}.example.org:8080", number() % 9))
+            .header("X-Forwarded-For", client.to_string())
+    };
+    let requests: Vec<Request> = (0..1_000).map(|at| request(at, draws)).collect();
     Stage::new(host, &pools).check(&requests);
 }
 

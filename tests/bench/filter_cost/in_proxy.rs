@@ -44,7 +44,7 @@ pub fn run(scale: &Scale) -> Result<InProxy> {
     let scratch = tempfile::tempdir()?;
     let bare = match std::env::var_os(BARE_VARIABLE) {
         Some(path) => PathBuf::from(path),
-        None => build(scratch.path())?,
+        None => build()?,
     };
     let backends = Backends::start(cores.rest, scratch.path())?;
     let proxies = [
@@ -87,10 +87,15 @@ pub fn run(scale: &Scale) -> Result<InProxy> {
 
 /// Builds the second executable. Another profile setting gives the crate that embeds the filter a place of its own, so that the
 /// first one need not be built again afterwards, and shares everything else.
-fn build(scratch: &Path) -> Result<PathBuf> {
-    let module = scratch.join("steering.wasm");
-    std::fs::write(&module, wat::parse_str(STEERING)?).context("writing the steering filter")?;
+///
+/// Module and executable stay in `<target>/bench`, and the module is written only when it changed: the next run builds nothing.
+fn build() -> Result<PathBuf> {
     let target = target_folder()?;
+    let module = target.join("bench/steering.wasm");
+    let wanted = wat::parse_str(STEERING)?;
+    if std::fs::read(&module).ok().as_ref() != Some(&wanted) {
+        std::fs::write(&module, wanted).context("writing the steering filter")?;
+    }
     let profile = if is_optimised() { "release" } else { "dev" };
     let folder = if is_optimised() { "release" } else { "debug" };
     eprintln!("building an evenkeel whose filter only steers (minutes)");
@@ -118,7 +123,7 @@ fn build(scratch: &Path) -> Result<PathBuf> {
         Ok(())
     };
     let built = target.join(folder).join("evenkeel");
-    let bare = scratch.join("evenkeel-bare");
+    let bare = target.join("bench/evenkeel-bare");
     cargo(true)?;
     std::fs::copy(&built, &bare).with_context(|| format!("copying {}", built.display()))?;
     // The name belongs to the first one again.

@@ -29,6 +29,17 @@ impl BoundedLoad {
         }
     }
 
+    fn take_weights(&mut self, servers: &[Share<'_>]) {
+        self.weights.clear();
+        self.weights.extend(
+            servers
+                .iter()
+                .take(ServerMask::SERVERS_MAX)
+                .map(|share| share.weight),
+        );
+        self.with_room = ServerMask::none(self.weights.len());
+    }
+
     fn find_room(&mut self, question: &Question<'_>) {
         let in_flight: u64 = question
             .in_flight
@@ -67,15 +78,13 @@ impl BoundedLoad {
 
 impl Balancer for BoundedLoad {
     fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
-        self.weights.clear();
-        self.weights.extend(
-            servers
-                .iter()
-                .take(ServerMask::SERVERS_MAX)
-                .map(|share| share.weight),
-        );
-        self.with_room = ServerMask::none(self.weights.len());
+        self.take_weights(servers);
         self.method.rebuild(servers, eligible, start);
+    }
+
+    fn reweigh(&mut self, servers: &[Share<'_>], eligible: &ServerMask) {
+        self.take_weights(servers);
+        self.method.reweigh(servers, eligible);
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {

@@ -17,20 +17,23 @@ const TRIES_MAX: usize = 20;
 pub(super) struct HashConsistent {
     /// None for a group of one, which needs none.
     ring: Option<KetamaRing>,
+    /// What it was made of: where each server's chain starts, and its weight.
+    made_of: Vec<(u32, u16)>,
     turns: Turns,
 }
 
 impl Balancer for HashConsistent {
     fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
         let servers = servers.get(..ServerMask::SERVERS_MAX).unwrap_or(servers);
-        // The old ring goes before the new one comes: two of the largest would be half of a VM's memory.
-        self.ring = None;
-        if servers.len() > 1 {
-            let starts: Vec<(u32, u16)> = servers
-                .iter()
-                .map(|share| (chain_start(share.endpoint), share.weight))
-                .collect();
-            self.ring = Some(KetamaRing::build(&starts));
+        let chains: Vec<(u32, u16)> = servers
+            .iter()
+            .map(|share| (chain_start(share.endpoint), share.weight))
+            .collect();
+        if chains != self.made_of {
+            // The old ring goes before the new one comes: two of the largest would be half of a VM's memory.
+            self.ring = None;
+            self.ring = (chains.len() > 1).then(|| KetamaRing::build(&chains));
+            self.made_of = chains;
         }
         self.turns.rebuild(servers, eligible, start);
     }
@@ -112,6 +115,24 @@ mod tests {
             group.hash_key = key.into();
             assert_eq!(group.choose(1), [server], "{key}");
         }
+    }
+
+    #[test]
+    fn the_ring_is_made_anew_only_for_other_servers_or_weights() {
+        let mut method = HashConsistent::default();
+        let mut rebuilt = |shares: &[Share<'_>]| {
+            method.rebuild(shares, &ServerMask::first(shares.len()), 1);
+            method.ring.as_ref().unwrap().identity()
+        };
+        let [a, b, heavy] = [
+            share("10.0.0.1:80", 1),
+            share("10.0.0.2:80", 1),
+            share("10.0.0.2:80", 2),
+        ];
+        let first = rebuilt(&[a, b]);
+        assert_eq!(rebuilt(&[a, b]), first);
+        assert_ne!(rebuilt(&[a, heavy]), first);
+        assert_ne!(rebuilt(&[a, b, share("10.0.0.3:80", 1)]), first);
     }
 
     #[test]

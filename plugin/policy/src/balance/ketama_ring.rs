@@ -251,6 +251,12 @@ impl KetamaRing {
         }
     }
 
+    /// Where its points are in memory, and how many: another ring has others.
+    #[cfg(test)]
+    pub(super) fn identity(&self) -> (*const u32, usize) {
+        (self.points.as_ptr(), self.points.len())
+    }
+
     /// The place of the first point that is not before `hash`; the number of points if all are before it.
     pub(super) fn find(&self, hash: u32) -> usize {
         let bucket = (hash >> self.shift) as usize;

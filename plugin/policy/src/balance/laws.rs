@@ -145,10 +145,11 @@ pub(super) fn letters(servers: &[usize]) -> String {
 #[test]
 fn picks_none_if_and_only_if_none_is_eligible_and_only_eligible_ones_once() {
     for algorithm in Algorithm::ALL {
+        // One group for all: what it went through before must not matter, and large weights make large tables.
+        let mut group = Group::new(algorithm, &[5, 1, 3, 1, 65_535, 2]);
+        group.in_flight = vec![1, 0, 7, 0, 100, 2];
         for subset in 0u32..64 {
             for limit in 1..=ENDPOINTS_MAX {
-                let mut group = Group::new(algorithm, &[5, 1, 3, 1, 65_535, 2]);
-                group.in_flight = vec![1, 0, 7, 0, 100, 2];
                 group.only(u64::from(subset));
                 for advance in [Advance::First, Advance::Nothing, Advance::First] {
                     let choices = group.ask(limit, advance);
@@ -308,9 +309,20 @@ fn busy_servers_are_loaded_by_their_weights_where_the_method_looks_at_load() {
 
 #[test]
 fn ten_thousand_servers_are_chosen_from_as_from_three() {
-    let weights: Vec<u16> = (0..10_000_u16).map(|server| server % 7 + 1).collect();
+    // Names of their own: methods that hash them are not made for ten thousand servers of eight names.
+    let endpoints: Vec<String> = (0..10_000_u32)
+        .map(|server| format!("10.0.{}.{}:80", server / 256, server % 256))
+        .collect();
+    let share = |endpoint| Share {
+        weight: 1,
+        max_fails: 0,
+        id: endpoint,
+        endpoint,
+    };
+    let servers: Vec<Share<'_>> = endpoints.iter().map(|endpoint| share(endpoint)).collect();
     for algorithm in Algorithm::ALL {
-        let mut group = Group::new(algorithm, &weights);
+        let balancer = algorithm.build(&Parameters::default());
+        let mut group = Group::of(balancer, &servers, 0);
         (0..10_000)
             .filter(|server| server % 3 == 0)
             .for_each(|server| group.eligible.remove(server));
@@ -337,11 +349,11 @@ fn a_group_without_servers_has_no_answer() {
 #[test]
 fn any_history_leaves_the_laws_standing() {
     let steps = proptest::collection::vec((any::<u8>(), 0u32..200, 1usize..=8), 1..60);
-    proptest!(|(weights in proptest::collection::vec(1u16.., 1..9), steps in steps)| {
+    proptest!(|(weights in proptest::collection::vec(1u16..50, 1..9), steps in steps)| {
         for algorithm in Algorithm::ALL {
             let mut group = Group::new(algorithm, &weights);
             for (subset, busy, limit) in &steps {
-                if subset % 16 == 1 {
+                if *subset == 17 {
                     let weights: Vec<u16> = weights.iter().map(|weight| weight / 3 + 1).collect();
                     group.reweigh(&weights);
                 }

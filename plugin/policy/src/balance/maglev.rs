@@ -2,13 +2,13 @@
 //! its share of the places (Eisenbud et al., NSDI 2016). See [`super::maglev_table`] for the table.
 //!
 //! Keys are hashed with XXH64, as Envoy does. A server that is down keeps its places, so that nobody else's keys move; a key that finds it
-//! there is hashed again, and if that does not help, as when nearly all are down, the best draw has it ([`super::rendezvous`]). When a server comes or goes, about
-//! one key in a hundred moves besides its own; where that matters, `rendezvous` and `hash_consistent` move none. A key that is empty goes by turns.
+//! there is hashed again, and if that does not help, as when nearly all are down, the best draw has it ([`super::rendezvous`]). When a server comes or goes, one or
+//! two keys in a hundred move besides its own; where that matters, `rendezvous` and `hash_consistent` move none. A key that is empty goes by turns.
 
 use xxhash_rust::xxh64::xxh64;
 
 use super::maglev_table::{self, Candidate};
-use super::rendezvous::Draws;
+use super::rendezvous::{Changed, Draws};
 use super::round_robin::Turns;
 use super::{Balancer, Charge, Choices, Question, ServerMask, Share};
 use crate::random::mixed;
@@ -28,20 +28,9 @@ pub(super) struct Maglev {
 impl Balancer for Maglev {
     fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
         let servers = servers.get(..ServerMask::SERVERS_MAX).unwrap_or(servers);
-        // In the order of ids: what the file's order is must not move keys.
-        let mut by_id: Vec<(u16, &Share<'_>)> = (0..).zip(servers).collect();
-        by_id.sort_unstable_by_key(|(_, share)| share.id);
-        let candidates: Vec<Candidate> = by_id
-            .iter()
-            .map(|(_, share)| Candidate::new(share.id, share.weight))
-            .collect();
-        self.table = maglev_table::build(&candidates);
-        for place in &mut self.table {
-            *place = by_id
-                .get(usize::from(*place))
-                .map_or(*place, |(server, _)| *server);
+        if self.draws.rebuild(servers) == Changed::Yes || self.table.is_empty() {
+            self.table = table(servers);
         }
-        self.draws.rebuild(servers);
         self.turns.rebuild(servers, eligible, start);
     }
 
@@ -74,6 +63,23 @@ impl Balancer for Maglev {
             self.turns.charge(charge);
         }
     }
+}
+
+/// The table of servers, made in the order of their ids: what the file's order is must not move keys.
+fn table(servers: &[Share<'_>]) -> Vec<u16> {
+    let mut by_id: Vec<(u16, &Share<'_>)> = (0..).zip(servers).collect();
+    by_id.sort_unstable_by_key(|(_, share)| share.id);
+    let candidates: Vec<Candidate> = by_id
+        .iter()
+        .map(|(_, share)| Candidate::new(share.id, share.weight))
+        .collect();
+    let mut table = maglev_table::build(&candidates);
+    for place in &mut table {
+        *place = by_id
+            .get(usize::from(*place))
+            .map_or(*place, |(server, _)| *server);
+    }
+    table
 }
 
 impl Maglev {

@@ -47,12 +47,22 @@ pub(super) struct Draws {
     servers: Vec<(u64, u16)>,
 }
 
+/// Whether servers are others than before, or have other weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changed {
+    Yes,
+    No,
+}
+
 impl Draws {
-    pub(super) fn rebuild(&mut self, servers: &[Share<'_>]) {
+    pub(super) fn rebuild(&mut self, servers: &[Share<'_>]) -> Changed {
         let draw = |share: &Share<'_>| (xxh64(share.id.as_bytes(), 0), share.weight);
-        self.servers.clear();
-        self.servers
-            .extend(servers.iter().take(ServerMask::SERVERS_MAX).map(draw));
+        let draws = servers.iter().take(ServerMask::SERVERS_MAX).map(draw);
+        if draws.clone().eq(self.servers.iter().copied()) {
+            return Changed::No;
+        }
+        self.servers = draws.collect();
+        Changed::Yes
     }
 
     /// Appends those with the best draws for a key, the best first.

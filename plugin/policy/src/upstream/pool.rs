@@ -19,6 +19,10 @@ use crate::contract::ENDPOINTS_MAX;
 use crate::exchange::HashKey;
 use crate::random::Sequence;
 
+/// Servers of a pool whose tables are built at once and not at the first pick. The largest take a good part of the time that a filter
+/// has for a request, while configuring may take long.
+const TABLES_AT_ONCE: usize = 2_000;
+
 /// Servers, and how one of them is chosen.
 pub struct Pool {
     name: Rc<str>,
@@ -142,6 +146,9 @@ impl Pool {
             value: Vec::new(),
         };
         pool.note_eligible();
+        if pool.servers.len() >= TABLES_AT_ONCE {
+            pool.primary.build_tables(&pool.servers, start);
+        }
         pool
     }
 
