@@ -21,17 +21,25 @@ mod addresses;
 mod document;
 mod filter;
 mod hashing;
+mod health;
 mod names;
 mod pools;
 mod real_ip;
 mod request_headers;
+mod retry_on;
 mod routes;
+mod server_life;
+mod statuses;
 mod unserved;
 
 pub use addresses::server_address as parse_server_address;
 pub use document::Document;
 pub use filter::{FilterConfig, ListenerIdentity, Mode, filter_configuration};
+pub use health::{BridgeProbe, HealthConfig, HttpProbe, Probe};
 pub use names::{check_name, nearest};
+pub use retry_on::RetryOn;
+pub use server_life::{PassiveConfig, ServerLimits};
+pub use statuses::StatusSet;
 
 /// Most pools of one configuration.
 pub const POOLS_MAX: usize = 1_024;
@@ -132,6 +140,14 @@ pub struct PoolConfig {
     pub hash_balance_factor: Option<u16>,
     /// Further servers to try after the first: 0–7.
     pub retries: u8,
+    /// What must have happened for that.
+    pub retry_on: RetryOn,
+    /// Percent of available servers under which all are used; 0: never.
+    pub panic_below: u8,
+    /// Active checks; `None`: nobody asks, and servers are up.
+    pub health: Option<HealthConfig>,
+    /// Ejection of those that fail again and again.
+    pub passive: Option<PassiveConfig>,
     pub keepalive: Keepalive,
     pub timeouts: PoolTimeouts,
 }
@@ -146,6 +162,7 @@ pub struct ServerConfig {
     pub weight: u16,
     pub tier: Tier,
     pub admin: AdminState,
+    pub limits: ServerLimits,
 }
 
 /// Servers under one name.
@@ -240,6 +257,8 @@ impl TryFrom<&Document> for Config {
     }
 }
 
+#[cfg(test)]
+mod life_tests;
 #[cfg(test)]
 mod method_tests;
 #[cfg(test)]

@@ -8,7 +8,10 @@ use std::time::Duration;
 use super::addresses::{server_address, server_name};
 use super::document::{KeepaliveDocument, Named, PoolDocument, ServerDocument, TimeoutsDocument};
 use super::hashing::hash_key;
+use super::health::health;
 use super::names::check_name;
+use super::retry_on::retry_on;
+use super::server_life::{panic_below, passive, server_limits};
 use super::units::parse_duration;
 use super::unserved::{NOT_SERVED, refuse};
 use super::{
@@ -81,6 +84,10 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
         hash_key: hash_key(&path, document, algorithm)?,
         hash_balance_factor: hash_balance_factor(&path, document, algorithm)?,
         retries,
+        retry_on: retry_on(&path, document)?,
+        panic_below: panic_below(&path, document)?,
+        health: health(&path, document)?,
+        passive: passive(&path, document.passive.as_ref())?,
         keepalive: keepalive(&format!("{path}.keepalive"), document.keepalive.as_ref())?,
         timeouts: timeouts(&format!("{path}.timeouts"), document.timeouts.as_ref())?,
     })
@@ -130,9 +137,7 @@ fn refuse_what_is_not_served(path: &str, pool: &PoolDocument) -> Result<(), Conf
         }
     }
     let keys = [
-        ("health", &pool.health),
         ("sticky", &pool.sticky),
-        ("panic_below", &pool.panic_below),
         ("queue", &pool.queue),
         ("protocol", &pool.protocol),
         ("role", &pool.role),
@@ -251,22 +256,6 @@ fn one_server(
         );
         return Err(ConfigError::new(format!("{path}.weight"), message));
     }
-    let slow_start = format!("{path}.slow_start");
-    if let Some(why) = algorithm.why_no_slow_start()
-        && refuse(&slow_start, document.slow_start.as_ref()).is_err()
-    {
-        let message = format!("`{}` knows no slow start: {why}", algorithm.name());
-        return Err(ConfigError::new(slow_start, message));
-    }
-    let keys = [
-        ("max_fails", &document.max_fails),
-        ("fail_timeout", &document.fail_timeout),
-        ("max_conns", &document.max_conns),
-        ("slow_start", &document.slow_start),
-    ];
-    for (key, value) in keys {
-        refuse(&format!("{path}.{key}"), value.as_ref())?;
-    }
     let admin = if document.down == Some(true) {
         AdminState::Down
     } else {
@@ -278,6 +267,7 @@ fn one_server(
         weight,
         tier,
         admin,
+        limits: server_limits(path, document, algorithm)?,
     })
 }
 

@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::{AdminChange, Member, Members, SharedData};
-use crate::config::{AdminState, Config, PoolConfig, SERVERS_MAX, ServerConfig, Tier};
+use crate::config::{
+    AdminState, Config, PoolConfig, SERVERS_MAX, ServerConfig, ServerLimits, Tier,
+};
 
 /// The configuration with the servers that its pools have now.
 pub fn with_members(config: &Config, data: &mut impl SharedData) -> Config {
@@ -87,6 +89,7 @@ impl ServerConfig {
             weight: 1,
             tier: Tier::Primary,
             admin: AdminState::Ready,
+            limits: ServerLimits::default(),
         }
     }
 }

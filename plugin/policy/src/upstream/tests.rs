@@ -12,7 +12,7 @@ use crate::random::Sequence;
 
 /// Shared data as Envoy keeps it: one counter for all keys, a write with any number but 0 succeeds on a missing key.
 #[derive(Default)]
-struct Map {
+pub(super) struct Map {
     values: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     last_cas: u32,
     reads: usize,
@@ -443,25 +443,40 @@ fn turns_begin_later_in_other_slots() {
 }
 
 #[test]
-fn attempts_are_asked_about_once_a_tick_and_always_after_a_failure() {
+fn a_few_answers_a_tick_are_asked_about_and_slow_ones_and_all_after_a_failure() {
     let mut vm = Vm::new(1, "round_robin", &three());
     let choices = vm.choose();
-    let asked = |vm: &mut Vm| (0..5).filter(|_| vm.pool.wants_attempts(&choices)).count();
-    assert_eq!(asked(&mut vm), 1);
+    let asked = |vm: &mut Vm| {
+        let began = vm.pool.ticks();
+        let wants = |_: &u32| vm.pool.wants_attempts(&choices, began);
+        (0..50).filter(wants).count()
+    };
+    assert_eq!(asked(&mut vm), 16);
     assert_eq!(asked(&mut vm), 0);
     vm.pool.tick(&mut Map::default());
-    assert_eq!(asked(&mut vm), 1);
-    vm.pool.charge(&choices, 2, 1);
-    assert_eq!(asked(&mut vm), 5);
+    assert_eq!(asked(&mut vm), 16);
+    let began = vm.pool.ticks().wrapping_sub(2);
+    assert!(vm.pool.wants_attempts(&choices, began), "a slow one");
+    vm.pool.note_time(1_000_000_000);
+    vm.pool.charge(&choices, 2, 1, Quality::Good);
+    assert_eq!(asked(&mut vm), 50);
     (0..8).for_each(|_| vm.pool.tick(&mut Map::default()));
-    assert_eq!(asked(&mut vm), 1);
+    assert_eq!(asked(&mut vm), 50, "a server is left out");
+    // Its probe is answered.
+    vm.pool.note_time(1_011_000_000);
+    vm.pool.tick(&mut Map::default());
+    let probe = (0..9).map(|_| vm.choose());
+    let choices = probe.into_iter().find(|choices| choices.get(0) == Some(0));
+    vm.pool.charge(&choices.unwrap(), 1, 0, Quality::Good);
+    vm.pool.tick(&mut Map::default());
+    assert_eq!(asked(&mut vm), 16);
 }
 
 #[test]
 fn failures_and_picks_are_counted() {
     let mut vm = Vm::new(1, "round_robin", &three());
     let choices = vm.choose();
-    vm.pool.charge(&choices, 3, 2);
+    vm.pool.charge(&choices, 3, 2, Quality::Good);
     let mut counted = Vec::new();
     assert_eq!(
         vm.pool.take_counters(|server, counters| counted.push((
