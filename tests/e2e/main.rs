@@ -13,6 +13,7 @@ mod access_log;
 mod admin;
 mod bad_config;
 mod build_filter;
+mod control;
 mod harness;
 
 mod addresses;
