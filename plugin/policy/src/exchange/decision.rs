@@ -10,7 +10,8 @@ use crate::balance::{Choices, Facts};
 use crate::client_ip::{AddressHeader, RealIp, write_ip};
 use crate::config::Config;
 use crate::contract::{
-    EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
+    EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER, RETRIABLE_STATUSES_HEADER, RETRY_ON_HEADER,
+    STEERING_HEADER,
 };
 use crate::random::Sequence;
 use crate::routing::Router;
@@ -19,11 +20,6 @@ use crate::upstream::{InFlight, Pool};
 const REAL_IP: &[u8] = b"x-real-ip";
 const FORWARDED_FOR: &[u8] = b"x-forwarded-for";
 const FORWARDED_PROTO: &[u8] = b"x-forwarded-proto";
-
-/// When the host may try the next server. `reset` also covers a server that breaks off in the middle of its work, which is only
-/// harmless to repeat for methods that may be repeated (RFC 9110 section 9.2.2).
-const RETRY_REPEATABLE: &[u8] = b"connect-failure,refused-stream,reset";
-const RETRY_UNSENT: &[u8] = b"connect-failure,refused-stream,reset-before-request";
 
 /// What a configuration says, with the state of its pools: one for each configuration of a VM.
 pub struct Policy {
@@ -435,18 +431,27 @@ fn steer(pool: &Pool, choices: &Choices, method: &[u8], edits: &mut Edits) {
     edits.set_with(POOL_HEADER.as_bytes(), |out| {
         out.extend_from_slice(pool.name().as_bytes());
     });
+    // `reset` also covers a server that breaks off in the middle of its work, which is only harmless to repeat for methods that
+    // may be repeated (RFC 9110 section 9.2.2).
+    let retry_on = pool.retry_on();
     let repeatable = matches!(
         method,
         b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
     );
-    edits.set(
-        RETRY_ON_HEADER.as_bytes(),
-        if repeatable {
-            RETRY_REPEATABLE
-        } else {
-            RETRY_UNSENT
-        },
-    );
+    let conditions = if repeatable {
+        &retry_on.repeatable
+    } else {
+        &retry_on.unsent
+    };
+    edits.set_with(RETRY_ON_HEADER.as_bytes(), |out| {
+        out.extend_from_slice(conditions.as_bytes());
+    });
+    if repeatable && !retry_on.statuses.is_empty() {
+        let statuses = retry_on.statuses.as_bytes();
+        edits.set_with(RETRIABLE_STATUSES_HEADER.as_bytes(), |out| {
+            out.extend_from_slice(statuses);
+        });
+    }
     // At most ENDPOINTS_MAX - 1, one digit.
     let retries = u8::try_from(choices.len().saturating_sub(1))
         .unwrap_or(0)
