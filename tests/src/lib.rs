@@ -28,6 +28,7 @@
 
 pub mod child;
 pub mod cluster;
+pub mod databases;
 pub mod doubles;
 pub mod eventually;
 pub mod guests;
