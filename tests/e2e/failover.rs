@@ -131,12 +131,13 @@ fn when_all_servers_refuse_the_client_is_told(host: Host) {
     }
 }
 
+/// Unless it is left out because it failed: see `health`.
 fn a_server_that_comes_back_is_used_at_once(host: Host) {
     let (mut a, b) = (nginx("a"), nginx("b"));
     let proxy = Cluster::new()
         .server(&a)
         .server(&b)
-        .pool("", &[("a", ""), ("b", "")])
+        .pool("", &[("a", "max_fails: 0"), ("b", "")])
         .on(host);
     a.kill();
     assert_eq!(proxy.sequence(4), ["b"; 4]);
@@ -175,7 +176,7 @@ fn without_retries_the_first_server_is_the_only_one(host: Host) {
     let dead = ports::refusing().to_string();
     let cluster = Cluster::new().server(&web).name("dead", &dead);
     let proxy = cluster
-        .pool("retries: 0", &[("dead", ""), ("web", "")])
+        .pool("retries: 0", &[("dead", "max_fails: 0"), ("web", "")])
         .on(host);
     let answered = (0..6).filter(|_| proxy.get("/name").status == 200).count();
     assert_eq!(answered, 3);

@@ -26,6 +26,7 @@ mod envoy_files;
 mod failover;
 mod faults;
 mod headers;
+mod health;
 mod http2;
 mod long_exchanges;
 mod malformed;

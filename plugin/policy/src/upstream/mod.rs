@@ -27,6 +27,8 @@ mod state_record;
 mod transition;
 
 #[cfg(test)]
+mod leak_tests;
+#[cfg(test)]
 mod life_tests;
 #[cfg(test)]
 mod tests;
