@@ -329,6 +329,7 @@ fn a_status_of_retry_on_is_another_servers_turn(host: Host) {
             .status
     });
     assert!(posted.contains(&503), "{posted:?}");
+    drop(proxy);
     // A client cannot ask for it.
     let proxy = cluster
         .pool("retries: 2", &[("worse", "max_fails: 0"), ("web", "")])
