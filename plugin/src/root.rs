@@ -147,10 +147,10 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         let shared = Rc::clone(&self.policy);
-        let Ok(mut policy) = shared.try_borrow_mut() else {
+        let Ok(mut guard) = shared.try_borrow_mut() else {
             return;
         };
-        let Some(policy) = policy.as_mut() else {
+        let Some(policy) = guard.as_mut() else {
             return;
         };
         let now_us = hostcalls::now_ns() / 1_000;
@@ -175,6 +175,8 @@ impl RootContext for Root {
                 }
             }
         });
+        // Whether servers have come or gone is asked of the same policy.
+        drop(guard);
         if is_changed {
             self.take_over_servers();
         }
