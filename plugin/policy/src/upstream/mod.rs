@@ -4,6 +4,7 @@
 //! shared data, which each VM writes for itself: there is nothing to take turns for, and nothing that a dead VM leaves locked.
 
 mod attempts_watch;
+mod conn_limits;
 mod failures;
 mod in_flight;
 mod load_record;
@@ -14,10 +15,14 @@ mod pool_load;
 mod shared_data;
 mod slots;
 mod slow_start;
+mod vm_shares;
 
+#[cfg(test)]
+mod conn_limits_tests;
 #[cfg(test)]
 mod tests;
 
+pub use conn_limits::Freed;
 pub use failures::{FailureRule, Failures, FailuresCount};
 pub use in_flight::InFlight;
 pub use load_record::{CHUNK_SERVERS, Layout, LoadEntry, LoadRecord};
