@@ -8,21 +8,28 @@
 #![allow(unsafe_code)]
 
 use std::ptr::null_mut;
+use std::time::Duration;
+
+use evenkeel_policy::upstream::ProbeCall;
 
 /// Callbacks that this filter has something to do in; a host that knows this section may skip all others. Deletion is always told,
 /// and finishes a stream where log and done are skipped.
 #[used]
 #[unsafe(link_section = "evenkeel.callbacks")]
 static CALLBACKS: [u8; CALLBACK_NAMES.len()] = *CALLBACK_NAMES;
-const CALLBACK_NAMES: &[u8; 37] = b"request_headers,response_headers,tick";
+const CALLBACK_NAMES: &[u8; 68] =
+    b"request_headers,response_headers,tick,http_call_response,queue_ready";
 
 const OK: u32 = 0;
 const REQUEST_HEADERS: u32 = 0;
+const HTTP_CALL_RESPONSE_HEADERS: u32 = 6;
+const HTTP_CALL_RESPONSE_BODY: u32 = 4;
 const PLUGIN_CONFIGURATION: u32 = 7;
 
 /// Levels of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
+    Info = 2,
     Warn = 3,
     Error = 4,
 }
@@ -40,6 +47,13 @@ unsafe extern "C" {
         size: *mut usize,
     ) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
     fn proxy_replace_header_map_value(
         map: u32,
         key: *const u8,
@@ -84,6 +98,11 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
+    fn proxy_set_effective_context(id: u32) -> u32;
+    fn proxy_continue_stream(kind: u32) -> u32;
+    fn proxy_register_shared_queue(name: *const u8, name_size: usize, id: *mut u32) -> u32;
+    fn proxy_enqueue_shared_queue(id: u32, message: *const u8, message_size: usize) -> u32;
+    fn proxy_dequeue_shared_queue(id: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
     fn proxy_record_metric(id: u32, value: i64) -> u32;
@@ -141,6 +160,53 @@ pub(crate) fn plugin_configuration() -> Option<HostBytes> {
             PLUGIN_CONFIGURATION,
             0,
             usize::MAX >> 1,
+            &raw mut data,
+            &raw mut size,
+        )
+    };
+    HostBytes::taken(status, data, size)
+}
+
+/// Makes a call; its token, unless the host refuses it. Through the SDK, which has to know the token to hand the answer over; of the
+/// statuses that hosts give here it takes all.
+pub(crate) fn http_call(call: &ProbeCall, timeout_ms: u64) -> Option<u32> {
+    let headers = call.headers.iter();
+    let headers: Vec<(&str, &str)> = headers
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let body = (!call.body.is_empty()).then_some(call.body.as_slice());
+    let timeout = Duration::from_millis(timeout_ms);
+    proxy_wasm::hostcalls::dispatch_http_call(&call.cluster, headers, body, Vec::new(), timeout)
+        .ok()
+}
+
+/// The status of a call's answer; legal while that is told. `None`: there is no answer.
+pub(crate) fn call_status() -> Option<u16> {
+    let (mut data, mut size) = (null_mut(), 0);
+    let name = b":status";
+    // SAFETY: the host reads the name, and writes a pointer and a length to places that live through the call.
+    let status = unsafe {
+        proxy_get_header_map_value(
+            HTTP_CALL_RESPONSE_HEADERS,
+            name.as_ptr(),
+            name.len(),
+            &raw mut data,
+            &raw mut size,
+        )
+    };
+    let value = HostBytes::taken(status, data, size)?;
+    std::str::from_utf8(value.as_slice()).ok()?.parse().ok()
+}
+
+/// The first `max` bytes of a call's answer; legal while that is told.
+pub(crate) fn call_body(max: usize) -> Option<HostBytes> {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: the host writes a pointer and a length to places that live through the call.
+    let status = unsafe {
+        proxy_get_buffer_bytes(
+            HTTP_CALL_RESPONSE_BODY,
+            0,
+            max,
             &raw mut data,
             &raw mut size,
         )
@@ -236,6 +302,41 @@ pub(crate) fn send_local_response(status: u32, details: &[u8], headers: &[u8], b
             NO_GRPC_STATUS,
         )
     };
+}
+
+/// Lets the host's functions act for this context until the callback ends; `false` if it is gone.
+pub(crate) fn act_for(context: u32) -> bool {
+    // SAFETY: no pointers.
+    unsafe { proxy_set_effective_context(context) == OK }
+}
+
+/// Lets a request go on that was paused at its head; its headers are out of reach from then on.
+pub(crate) fn continue_request() {
+    const REQUEST: u32 = 0;
+    // SAFETY: no pointers.
+    unsafe { proxy_continue_stream(REQUEST) };
+}
+
+/// The number of a shared queue, of whose messages this root context is told from now on.
+pub(crate) fn register_queue(name: &str) -> Option<u32> {
+    let mut id = 0;
+    // SAFETY: the host reads the name, and writes 4 bytes to a place that lives through the call.
+    let status = unsafe { proxy_register_shared_queue(name.as_ptr(), name.len(), &raw mut id) };
+    (status == OK).then_some(id)
+}
+
+/// Sends a message; `false` if the host does not take it.
+pub(crate) fn enqueue(queue: u32, message: &[u8]) -> bool {
+    // SAFETY: the host reads the message during the call.
+    unsafe { proxy_enqueue_shared_queue(queue, message.as_ptr(), message.len()) == OK }
+}
+
+/// The oldest message of a queue.
+pub(crate) fn dequeue(queue: u32) -> Option<HostBytes> {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: the host writes a pointer and a length to places that live through the call.
+    let status = unsafe { proxy_dequeue_shared_queue(queue, &raw mut data, &raw mut size) };
+    HostBytes::taken(status, data, size)
 }
 
 /// Kinds of metrics.

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //!   root     on_configure ──▶ Policy        on_tick: slots, members, metrics
+//!                │                          on_tick, in one VM of all: checker ──▶ calls ──▶ on_http_call_response
 //!   stream   request head ──▶ request_facts ──▶ Policy::decide ──▶ steering ──▶ hostcalls
+//!                                             └──▶ all full ──▶ waiting ──▶ decided again
 //!            response head ──▶ who answered        log | done | delete ──▶ finish, once
 //! ```
 //!
 //! What is decided is decided in the policy, which knows nothing of proxies. Here are only the calls of the host, in the phases in
 //! which they are legal, and the state that one VM keeps between them. Nothing here may panic: in a filter a panic is an outage.
 
+mod checker;
 mod hostcalls;
 mod metrics;
 mod request_facts;
@@ -16,3 +19,4 @@ mod root;
 mod steering;
 mod stream;
 mod virtual_machine;
+mod waiting;

@@ -3,18 +3,25 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use evenkeel_policy::config::FilterConfig;
+use evenkeel_policy::config::{Config, FilterConfig};
 use evenkeel_policy::contract::TCP_ROOT_ID_PREFIX;
 use evenkeel_policy::exchange::Policy;
+use evenkeel_policy::upstream::{Freed, with_members};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
+use crate::checker::Checker;
 use crate::hostcalls::{self, Level};
 use crate::stream::Stream;
-use crate::virtual_machine::{self, HostShared};
+use crate::virtual_machine::{self, HostShared, VirtualMachine};
+use crate::waiting;
 
 /// How often a VM beats, reads changes and tells metrics, milliseconds.
 const TICK_MS: u32 = 250;
+/// How often it sends checks that are due, reads what checks found out and looks whose time to wait is up, if there are any; every
+/// fifth is a whole tick.
+const QUICK_TICK_MS: u32 = 50;
+const QUICK_TICKS: u32 = TICK_MS / QUICK_TICK_MS;
 
 /// The policy of a root context; none before it is configured. Streams share it, and may outlive the root.
 pub(crate) type SharedPolicy = Rc<RefCell<Option<Policy>>>;
@@ -22,16 +29,81 @@ pub(crate) type SharedPolicy = Rc<RefCell<Option<Policy>>>;
 /// The root context.
 #[derive(Default)]
 struct Root {
+    context: u32,
     policy: SharedPolicy,
+    /// As it was given; what changed since is in shared data.
+    config: Option<Config>,
+    /// Its number among the VM's roots, from 1; 0: not configured yet.
+    number: u64,
+    checker: Option<Checker>,
+    /// Whether it ticks more often than whole ticks are due: for checks, and for those who wait.
+    is_quick: bool,
+    quick_ticks: u32,
+}
+
+impl Root {
+    /// Begins a new policy if servers have come or gone; streams end on the old one.
+    fn take_over_servers(&mut self) {
+        let Some(config) = &self.config else { return };
+        let now = with_members(config, &mut HostShared);
+        let next = match self.policy.try_borrow() {
+            Ok(policy) => {
+                let pools = policy.as_ref().map_or(&[][..], Policy::pools);
+                let mut pairs = pools.iter().zip(&now.pools);
+                pairs.any(|(pool, config)| !pool.consists_of(config))
+            }
+            Err(_) => false,
+        };
+        if next && let Some(policy) = virtual_machine::with(|vm| policy(config, vm)) {
+            self.policy = Rc::new(RefCell::new(Some(policy)));
+            if let Some(checker) = &mut self.checker {
+                checker.begin_anew();
+            }
+        }
+    }
+}
+
+/// A policy with the servers of now.
+fn policy(config: &Config, vm: &mut VirtualMachine) -> Policy {
+    let config = with_members(config, &mut HostShared);
+    let start = vm.slots.index().unwrap_or(0);
+    let mut policy = Policy::new(&config, &mut vm.in_flight, start);
+    let now_us = hostcalls::now_ns() / 1_000;
+    for pool in policy.pools_mut() {
+        pool.note_time(now_us);
+        pool.tick(&mut HostShared);
+        pool.read_state(&mut HostShared);
+    }
+    policy
 }
 
 /// Tells the SDK what to make for a new root context.
 pub(crate) fn install() {
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| Box::new(Root::default()));
+    proxy_wasm::set_root_context(|context| {
+        let mut root = Root::default();
+        root.context = context;
+        Box::new(root)
+    });
 }
 
-impl Context for Root {}
+impl Context for Root {
+    fn on_http_call_response(
+        &mut self,
+        token: u32,
+        _headers: usize,
+        _body: usize,
+        _trailers: usize,
+    ) {
+        let Ok(policy) = self.policy.try_borrow() else {
+            return;
+        };
+        if let (Some(policy), Some(checker)) = (policy.as_ref(), self.checker.as_mut()) {
+            let now_ms = hostcalls::now_ns() / 1_000_000;
+            virtual_machine::with(|vm| checker.answered(token, policy, vm, now_ms));
+        }
+    }
+}
 
 impl RootContext for Root {
     fn on_configure(&mut self, _size: usize) -> bool {
@@ -59,59 +131,122 @@ impl RootContext for Root {
             }
         };
         let configured = virtual_machine::with(|vm| {
-            let start = vm.slots.index().unwrap_or(0);
-            let policy = Policy::new(&config.policy, &mut vm.in_flight, start);
             vm.metrics.configured();
-            policy
+            vm.roots += 1;
+            (policy(&config.policy, vm), vm.roots)
         });
-        let Some(policy) = configured else {
+        let Some((policy, number)) = configured else {
             return false;
+        };
+        self.number = number;
+        self.checker = Checker::new(&config.policy);
+        self.quick_ticks = 0;
+        let waits = policy.pools().iter().any(|pool| pool.queue().is_some());
+        self.is_quick = self.checker.is_some() || waits;
+        let period_ms = if self.is_quick {
+            QUICK_TICK_MS
+        } else {
+            TICK_MS
         };
         // Streams that are there keep the policy they began with.
         self.policy = Rc::new(RefCell::new(Some(policy)));
-        hostcalls::set_tick_period_ms(TICK_MS);
+        self.config = Some(config.policy);
+        hostcalls::set_tick_period_ms(period_ms);
         true
     }
 
     fn on_tick(&mut self) {
-        let Ok(mut policy) = self.policy.try_borrow_mut() else {
+        let shared = Rc::clone(&self.policy);
+        let Ok(mut guard) = shared.try_borrow_mut() else {
             return;
         };
-        let Some(policy) = policy.as_mut() else {
+        let Some(policy) = guard.as_mut() else {
             return;
         };
+        let now_us = hostcalls::now_ns() / 1_000;
+        let is_whole = !self.is_quick || self.quick_ticks.is_multiple_of(QUICK_TICKS);
+        self.quick_ticks = self.quick_ticks.wrapping_add(1);
+        let mut is_changed = false;
         virtual_machine::with(|vm| {
-            let had = vm.slots.index();
-            vm.slots.tick(&mut HostShared);
-            let lost = had.is_some() && vm.slots.index().is_none();
-            let regained = if lost {
-                vm.slots.claim(&mut HostShared)
-            } else {
-                None
-            };
-            if lost {
-                hostcalls::log(
-                    Level::Warn,
-                    "evenkeel: stood still for too long, and begins anew among the others",
-                );
+            if is_whole {
+                is_changed = tick(vm, policy, now_us);
             }
-            for pool in policy.pools_mut() {
-                pool.tick(&mut HostShared);
-                if regained.is_some() && pool.needs_load() {
-                    pool.publish_all(&vm.slots, &mut HostShared);
+            if let Some(checker) = &mut self.checker {
+                // The newest of the VM's configurations checks, unless it has gone.
+                if vm.checking_root < self.number {
+                    vm.checking_root = self.number;
+                }
+                checker.read_news(policy, now_us);
+                if vm.checking_root == self.number {
+                    if is_whole {
+                        checker.beat(policy, vm);
+                    }
+                    checker.send_due(policy, vm, now_us / 1_000);
                 }
             }
-            vm.metrics.flush(policy);
         });
+        drop(guard);
+        if is_changed {
+            self.take_over_servers();
+        }
+        if self.is_quick {
+            waiting::turn_away_late(self.context, now_us);
+        }
+        if is_whole {
+            waiting::serve_all(self.context);
+        }
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::new(Rc::clone(&self.policy))))
+    fn on_queue_ready(&mut self, queue: u32) {
+        waiting::hear(queue, self.context);
+    }
+
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream::new(
+            Rc::clone(&self.policy),
+            (context_id, self.context),
+        )))
     }
 
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
+}
+
+/// A whole tick: this VM's place among the others, what operators changed, and what is to be told. Returns whether operators changed
+/// anything.
+fn tick(vm: &mut VirtualMachine, policy: &mut Policy, now_us: u64) -> bool {
+    let had = vm.slots.index();
+    vm.slots.tick(&mut HostShared);
+    let lost = had.is_some() && vm.slots.index().is_none();
+    let regained = if lost {
+        vm.slots.claim(&mut HostShared)
+    } else {
+        None
+    };
+    if lost {
+        hostcalls::log(
+            Level::Warn,
+            "evenkeel: stood still for too long, and begins anew among the others",
+        );
+    }
+    let mut is_changed = false;
+    for pool in policy.pools_mut() {
+        let version = pool.members_version();
+        pool.note_time(now_us);
+        pool.tick(&mut HostShared);
+        is_changed |= version != pool.members_version();
+        if regained.is_some() && pool.needs_load() {
+            pool.publish_all(&vm.slots, &mut HostShared);
+        }
+        if pool.tick_limits(&mut vm.slots, &mut HostShared) == Freed::Some && pool.queue().is_some()
+        {
+            vm.lines.wake(pool.name(), &vm.slots);
+        }
+    }
+    vm.lines.tick(&mut vm.slots, &mut vm.metrics);
+    vm.metrics.flush(policy);
+    is_changed
 }
 
 impl Drop for Root {
@@ -122,6 +257,14 @@ impl Drop for Root {
             // The last ticks' counts; what streams that are still there count is lost with them.
             virtual_machine::with(|vm| vm.metrics.flush(policy));
         }
-        virtual_machine::with(|vm| vm.in_flight.prune());
+        virtual_machine::with(|vm| {
+            if self.number > 0 && vm.checking_root == self.number {
+                // Another root of this VM, or another VM, goes on at its next tick.
+                vm.checking_root = 0;
+                vm.lease.release(vm.slots.owner(), &mut HostShared);
+            }
+            vm.lines.forget_root(self.context);
+            vm.in_flight.prune();
+        });
     }
 }

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::control::{Control, Listening};
 use crate::generation::Generation;
 use crate::listen::bind::{self, Bound};
+use crate::members;
 use crate::worker::Command;
 use crate::worker_thread::LogTo;
 
@@ -53,6 +54,7 @@ async fn attempt(control: &mut Control, listening: &mut Vec<Listening>) -> Resul
         config,
         filters,
         shared.workers.len(),
+        &shared.members.table(),
         Some(&previous),
     ));
     if let Err(reason) = prepare(control, &generation).await {
@@ -149,6 +151,11 @@ async fn commit(
     }
     let number = generation.number;
     shared.generation.store(Arc::clone(&generation));
+    let pools = &generation.config.policy.pools;
+    shared.members.table().forget_gone(pools);
+    if let Err(error) = members::put_into_force(&shared, None) {
+        tracing::error!("{error}");
+    }
     listening.extend(
         bound
             .into_iter()

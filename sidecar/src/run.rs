@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::control::{self, Control, Request};
 use crate::generation::Generation;
 use crate::listen::bind::{self, Bound};
+use crate::members::Changes;
 use crate::modules::Modules;
 use crate::shared::{Options, Shared, WorkerHandle};
 use crate::worker::Command;
@@ -142,7 +143,14 @@ pub fn start(config: Config, options: RunOptions) -> anyhow::Result<Running> {
         .zip(&listeners)
         .map(|(listener, bound)| (listener.name.clone(), bound.address))
         .collect();
-    let generation = Arc::new(Generation::new(config, filters, workers, None));
+    let members = Changes::default();
+    let generation = Arc::new(Generation::new(
+        config,
+        filters,
+        workers,
+        &members.table(),
+        None,
+    ));
     let (handles, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker_handle()).unzip();
     let process = Process::new();
     // What the filter's VMs share outlives the last of them: a worker that replaces its only VM keeps members and leases.
@@ -155,6 +163,7 @@ pub fn start(config: Config, options: RunOptions) -> anyhow::Result<Running> {
         },
         started: Instant::now(),
         generation: ArcSwap::from(Arc::clone(&generation)),
+        members,
         is_draining: AtomicBool::new(false),
         reloads_failed: AtomicUsize::new(0),
         refused_balanced: AtomicUsize::new(0),

@@ -5,10 +5,15 @@
 //!
 //! Outcomes are Envoy's: no connection or closed without an answer is a `503` response, no head in time a `504`, an end in
 //! the middle of the body a reset.
+//!
+//! Each call has a connection of its own, and its time is over when its timeout is, however much still comes. A body longer than
+//! [`BODY_MAX`] is a reset; that of a check ends there, because who checks looks at no more of a page, whatever its length.
 
 use std::cell::Cell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_host::embedder::{CallRefused, HttpCall, HttpCallOutcome, Pairs};
@@ -16,11 +21,13 @@ use evenkeel_policy::contract::{CHECK_CLUSTER_SUFFIX, STEERING_HEADER};
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri};
-use http_body_util::{BodyExt, Limited};
+use http_body::Body;
+use hyper::body::Incoming;
 
-use crate::generation::Server;
 use crate::http::body::UpstreamBody;
+use crate::members::Server;
 use crate::upstream::connect::connect;
+use crate::upstream::connection::Connection;
 use crate::worker::{Active, Worker};
 
 /// Calls in flight of one VM.
@@ -59,9 +66,9 @@ pub(crate) fn start(
 }
 
 struct Target {
-    generation: Arc<crate::generation::Generation>,
-    pool: usize,
-    server: usize,
+    server: Arc<Server>,
+    connect_timeout: Duration,
+    longer: Longer,
 }
 
 impl Target {
@@ -71,10 +78,10 @@ impl Target {
             .headers
             .iter()
             .find(|(name, _)| name.eq_ignore_ascii_case(STEERING_HEADER.as_bytes()));
-        let name = call
-            .upstream
-            .strip_suffix(CHECK_CLUSTER_SUFFIX.as_bytes())
-            .unwrap_or(&call.upstream);
+        let (name, longer) = match call.upstream.strip_suffix(CHECK_CLUSTER_SUFFIX.as_bytes()) {
+            Some(name) => (name, Longer::Cut),
+            None => (call.upstream.as_slice(), Longer::Reset),
+        };
         let number = generation
             .pool_named(name)
             .ok_or(CallRefused::UnknownUpstream)?;
@@ -82,20 +89,17 @@ impl Target {
             .pools
             .get(number)
             .ok_or(CallRefused::UnknownUpstream)?;
+        let reach = active.reach(number).ok_or(CallRefused::UnknownUpstream)?;
         let named = steering.and_then(|(_, list)| {
             list.split(|&byte| byte == b',')
-                .find_map(|entry| pool.server_at(entry.trim_ascii()))
+                .find_map(|entry| reach.roster.server_at(entry.trim_ascii()))
         });
+        let server = named.and_then(|number| reach.server(number));
         Ok(Self {
-            generation: Arc::clone(generation),
-            pool: number,
-            server: named.ok_or(CallRefused::NoEndpoints)?,
+            server: Arc::clone(server.ok_or(CallRefused::NoEndpoints)?),
+            connect_timeout: pool.connect_timeout,
+            longer,
         })
-    }
-
-    fn server(&self) -> Option<(&crate::generation::Pool, &Server)> {
-        let pool = self.generation.pools.get(self.pool)?;
-        Some((pool, pool.servers.get(self.server)?))
     }
 }
 
@@ -152,13 +156,10 @@ async fn perform(
     request: Request<UpstreamBody>,
     call: &HttpCall,
 ) -> HttpCallOutcome {
-    let Some((pool, server)) = target.server() else {
-        return made(503, "no healthy upstream");
-    };
     let deadline = tokio::time::Instant::now() + call.timeout;
     let connecting = connect(
-        server.address,
-        pool.connect_timeout.min(call.timeout),
+        target.server.address,
+        target.connect_timeout.min(call.timeout),
         &worker.clock,
     );
     let Ok(mut connection) = connecting.await else {
@@ -190,21 +191,51 @@ async fn perform(
             .iter()
             .map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec())),
     );
-    let mut collecting = Box::pin(Limited::new(incoming, BODY_MAX).collect());
-    let collected = std::future::poll_fn(|cx| {
-        connection.drive(cx);
-        collecting.as_mut().poll(cx)
-    });
-    match tokio::time::timeout_at(deadline, collected).await {
-        Ok(Ok(collected)) => {
-            let trailers = collected.trailers().map(pairs).unwrap_or_default();
-            HttpCallOutcome::Response {
-                headers,
-                body: collected.to_bytes().to_vec(),
-                trailers,
+    let collecting = collect(&mut connection, incoming, target.longer);
+    match tokio::time::timeout_at(deadline, collecting).await {
+        Ok(Some((body, trailers))) => HttpCallOutcome::Response {
+            headers,
+            body,
+            trailers,
+        },
+        Ok(None) | Err(_) => HttpCallOutcome::Reset,
+    }
+}
+
+/// What becomes of a body longer than [`BODY_MAX`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Longer {
+    Reset,
+    Cut,
+}
+
+/// The body and its trailers; `None`: it broke off, or is too long.
+async fn collect(
+    connection: &mut Connection,
+    mut incoming: Incoming,
+    longer: Longer,
+) -> Option<(Vec<u8>, Pairs)> {
+    let (mut body, mut trailers) = (Vec::new(), Pairs::new());
+    // Ends with the body, or with the room for it.
+    loop {
+        let frame = std::future::poll_fn(|cx| {
+            connection.drive(cx);
+            Pin::new(&mut incoming).poll_frame(cx)
+        });
+        let Some(frame) = frame.await else {
+            return Some((body, trailers));
+        };
+        match frame.ok()?.into_data() {
+            Ok(data) => {
+                let room = BODY_MAX - body.len();
+                let fitting = data.get(..room).unwrap_or(&data);
+                body.extend_from_slice(fitting);
+                if fitting.len() < data.len() {
+                    return (longer == Longer::Cut).then_some((body, trailers));
+                }
             }
+            Err(frame) => trailers = frame.trailers_ref().map(pairs).unwrap_or_default(),
         }
-        Ok(Err(_)) | Err(_) => HttpCallOutcome::Reset,
     }
 }
 

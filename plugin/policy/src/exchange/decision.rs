@@ -10,20 +10,16 @@ use crate::balance::{Choices, Facts};
 use crate::client_ip::{AddressHeader, RealIp, write_ip};
 use crate::config::Config;
 use crate::contract::{
-    EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
+    EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER, RETRIABLE_STATUSES_HEADER, RETRY_ON_HEADER,
+    STEERING_HEADER,
 };
 use crate::random::Sequence;
 use crate::routing::Router;
-use crate::upstream::{InFlight, Pool};
+use crate::upstream::{Chosen, InFlight, Pool};
 
 const REAL_IP: &[u8] = b"x-real-ip";
 const FORWARDED_FOR: &[u8] = b"x-forwarded-for";
 const FORWARDED_PROTO: &[u8] = b"x-forwarded-proto";
-
-/// When the host may try the next server. `reset` also covers a server that breaks off in the middle of its work, which is only
-/// harmless to repeat for methods that may be repeated (RFC 9110 section 9.2.2).
-const RETRY_REPEATABLE: &[u8] = b"connect-failure,refused-stream,reset";
-const RETRY_UNSENT: &[u8] = b"connect-failure,refused-stream,reset-before-request";
 
 /// What a configuration says, with the state of its pools: one for each configuration of a VM.
 pub struct Policy {
@@ -57,6 +53,8 @@ pub enum Decision {
     NoRoute,
     /// No server of the pool is eligible: 503.
     NoServer { pool: usize },
+    /// All eligible servers of the pool have as many requests as they take: it waits, or 503.
+    AllFull { pool: usize },
     /// These servers of the pool, in this order.
     Steered { pool: usize, choices: Choices },
 }
@@ -135,13 +133,13 @@ impl Policy {
     }
 
     /// Decides about a request, and writes into `edits` (cleared before) what its headers become. Allocates nothing once the
-    /// buffers have grown. `before_choice` is called with the pool before a server is chosen: the moment to look at other VMs.
+    /// buffers have grown. `choose` is called with the pool: it looks at other VMs where that matters, and chooses.
     pub fn decide<'a, H>(
         &mut self,
         head: &Head<H>,
         random: &mut Sequence,
         edits: &mut Edits,
-        before_choice: impl FnOnce(&mut Pool),
+        choose: impl FnOnce(&mut Pool, &Facts<'_>, &mut Sequence) -> Chosen,
     ) -> Decided
     where
         H: DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone,
@@ -181,7 +179,6 @@ impl Policy {
         let Some(pool) = self.pools.get_mut(pool_index) else {
             return decided(Decision::NoRoute);
         };
-        before_choice(pool);
         self.hash_key.clear();
         if let Some(template) = pool.hash_key() {
             let facts = KeyFacts {
@@ -196,10 +193,11 @@ impl Policy {
             client,
             hash_key: &self.hash_key,
         };
-        let choices = pool.choose(&facts, random);
-        if choices.is_empty() {
-            return decided(Decision::NoServer { pool: pool_index });
-        }
+        let choices = match choose(pool, &facts, random) {
+            Chosen::Servers(choices) => choices,
+            Chosen::Nobody => return decided(Decision::NoServer { pool: pool_index }),
+            Chosen::AllFull => return decided(Decision::AllFull { pool: pool_index }),
+        };
         self.tell_servers(&noted, head, (peer, peer_ip, client), random, edits);
         if let Some(pool) = self.pools.get(pool_index) {
             steer(pool, &choices, noted.method, edits);
@@ -216,7 +214,7 @@ impl Policy {
         let mut say = |text: &str| out.extend_from_slice(text.as_bytes());
         let (pool, choices) = match decided.decision {
             Decision::NoRoute => return say("no route matches"),
-            Decision::NoServer { pool } => (pool, None),
+            Decision::NoServer { pool } | Decision::AllFull { pool } => (pool, None),
             Decision::Steered { pool, choices } => (pool, Some(choices)),
         };
         let Some(pool) = self.pools.get(pool) else {
@@ -225,7 +223,10 @@ impl Policy {
         say("pool ");
         say(pool.name());
         let Some(choices) = choices else {
-            return say(": no server is eligible");
+            return say(match decided.decision {
+                Decision::AllFull { .. } => ": all servers have as many requests as they take",
+                _ => ": no server is eligible",
+            });
         };
         say(": ");
         say(pool.algorithm().name());
@@ -388,18 +389,23 @@ fn steer(pool: &Pool, choices: &Choices, method: &[u8], edits: &mut Edits) {
         }
     });
     edits.set(POOL_HEADER.as_bytes(), pool.name().as_bytes());
+    // `reset` also covers a server that breaks off in the middle of its work, which is only harmless to repeat for methods that
+    // may be repeated (RFC 9110 section 9.2.2).
+    let retry_on = pool.retry_on();
     let repeatable = matches!(
         method,
         b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
     );
-    edits.set(
-        RETRY_ON_HEADER.as_bytes(),
-        if repeatable {
-            RETRY_REPEATABLE
-        } else {
-            RETRY_UNSENT
-        },
-    );
+    let conditions = if repeatable {
+        &retry_on.repeatable
+    } else {
+        &retry_on.unsent
+    };
+    edits.set(RETRY_ON_HEADER.as_bytes(), conditions.as_bytes());
+    if repeatable && !retry_on.statuses.is_empty() {
+        let statuses = retry_on.statuses.as_bytes();
+        edits.set(RETRIABLE_STATUSES_HEADER.as_bytes(), statuses);
+    }
     // At most ENDPOINTS_MAX - 1, one digit.
     let retries = u8::try_from(choices.len().saturating_sub(1))
         .unwrap_or(0)

@@ -21,9 +21,9 @@ use std::io::Write as _;
 use std::rc::Rc;
 
 use super::in_flight::OwnLoad;
+use super::tier_masks::TierMasks;
 use super::vm_shares::{Change, Own, VmShares};
 use super::{SharedData, Slots};
-use crate::balance::ServerMask;
 
 /// Servers that are looked at each tick, whatever has happened.
 const SWEPT_EACH_TICK: usize = 16;
@@ -39,9 +39,9 @@ const LOOKED_AT_MAX: usize = 1_024;
 pub(super) struct ConnLimits {
     servers: Vec<Limited>,
     /// Those that were full when they were seen last.
-    full: ServerMask,
+    full: TierMasks,
     /// Those without a bound.
-    unlimited: ServerMask,
+    unlimited: TierMasks,
     /// Where to look next.
     next_looked_at: usize,
     next_swept: usize,
@@ -85,7 +85,10 @@ pub enum Freed {
 
 impl ConnLimits {
     /// `servers` in the pool's order: bound (0: none), hash of the id, load. `None`: none of them has a bound, and nothing is to be done.
-    pub(super) fn new(servers: impl Iterator<Item = (u32, u64, Rc<OwnLoad>)>) -> Option<Self> {
+    pub(super) fn new(
+        servers: impl Iterator<Item = (u32, u64, Rc<OwnLoad>)>,
+        primaries: usize,
+    ) -> Option<Self> {
         let servers: Vec<Limited> = servers
             .map(|(max, hash, own)| Limited {
                 max,
@@ -97,14 +100,15 @@ impl ConnLimits {
         if servers.iter().all(|server| server.max == 0) {
             return None;
         }
-        let mut unlimited = ServerMask::none(servers.len());
+        let none = || TierMasks::none(primaries, servers.len().saturating_sub(primaries));
+        let mut unlimited = none();
         for (index, server) in servers.iter().enumerate() {
             if server.max == 0 {
                 unlimited.insert(index);
             }
         }
         Some(Self {
-            full: ServerMask::none(servers.len()),
+            full: none(),
             unlimited,
             next_looked_at: 0,
             next_swept: 0,
@@ -118,24 +122,14 @@ impl ConnLimits {
         })
     }
 
-    /// A server's bound; 0: none.
-    pub(super) fn max_of(&self, server: usize) -> u32 {
-        self.servers.get(server).map_or(0, |server| server.max)
+    /// Servers without a bound.
+    pub(super) fn unlimited(&self) -> &TierMasks {
+        &self.unlimited
     }
 
-    /// Whether a server has no bound.
-    pub(super) fn is_unlimited(&self, server: usize) -> bool {
-        self.unlimited.contains(server)
-    }
-
-    /// Whether a server was full when it was seen last.
-    pub(super) fn is_full(&self, server: usize) -> bool {
-        self.full.contains(server)
-    }
-
-    /// Whether any was.
-    pub(super) fn any_full(&self) -> bool {
-        !self.full.is_empty()
+    /// Servers that were full when they were seen last.
+    pub(super) fn full(&self) -> &TierMasks {
+        &self.full
     }
 
     /// Takes a place for a request that is sent next. The caller then counts it as in flight.
@@ -217,7 +211,12 @@ impl ConnLimits {
     }
 
     /// Each tick, after that of `slots`: tries again what could not be told, and strikes out the dead.
-    pub(super) fn tick(&mut self, pool: &str, slots: &mut Slots, data: &mut impl SharedData) -> Freed {
+    pub(super) fn tick(
+        &mut self,
+        pool: &str,
+        slots: &mut Slots,
+        data: &mut impl SharedData,
+    ) -> Freed {
         // Others strike out a VM that stood still for too long, and it claims a slot anew.
         let seen = (slots.claims(), slots.deaths());
         if seen != (self.claims_seen, self.deaths_seen) {
@@ -262,7 +261,7 @@ impl ConnLimits {
         let most = most.min(self.full.count());
         let mut next = self.next_looked_at;
         for _ in 0..most {
-            let Some(server) = self.full.round_from(next).next() else {
+            let Some(server) = self.full.next(next) else {
                 return;
             };
             next = server + 1;

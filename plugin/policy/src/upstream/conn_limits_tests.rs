@@ -17,7 +17,7 @@ const VMS: usize = 4;
 
 /// One process: its shared data and its VMs. A VM is taken out of its place while it does something.
 struct World {
-    values: RefCell<BTreeMap<Vec<u8>, (Vec<u8>, u32)>>,
+    values: RefCell<BTreeMap<Vec<u8>, Stored>>,
     last_cas: Cell<u32>,
     vms: RefCell<Vec<Option<Vm>>>,
     /// What others do between a read and a write.
@@ -32,10 +32,14 @@ struct World {
 /// How far a VM's ticks may be ahead of another's: twice as many may be between two of one that lives, and five are death.
 const AHEAD_MAX: u32 = 2;
 
+/// A value and its compare-and-swap number.
+type Stored = (Vec<u8>, u32);
+
 struct Vm {
     slots: Slots,
     limits: ConnLimits,
     own: Vec<Rc<OwnLoad>>,
+    max: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -104,13 +108,17 @@ impl World {
     fn birth(&self, max: u32) -> Vm {
         self.born.set(self.born.get() + 1);
         let own: Vec<Rc<OwnLoad>> = (0..SERVERS).map(|_| Rc::default()).collect();
-        let servers = own.iter().zip(10..).map(|(own, hash)| (max, hash, Rc::clone(own)));
+        let servers = own
+            .iter()
+            .zip(10..)
+            .map(|(own, hash)| (max, hash, Rc::clone(own)));
         let mut slots = Slots::new(self.born.get());
         slots.claim(&mut self.data(false));
         Vm {
             slots,
-            limits: ConnLimits::new(servers).unwrap(),
+            limits: ConnLimits::new(servers, SERVERS - 1).unwrap(),
             own,
+            max,
         }
     }
 
@@ -164,7 +172,7 @@ impl World {
             }
             // Its requests end with it, and another takes its place.
             Step::Die(_) => {
-                it = self.birth(it.max());
+                it = self.birth(it.max);
                 let slowest = self.ticks.borrow().iter().min().copied().unwrap();
                 self.ticks.borrow_mut()[vm] = slowest;
             }
@@ -175,7 +183,10 @@ impl World {
 
     fn in_flight(&self, server: usize) -> u32 {
         let vms = self.vms.borrow();
-        let own = vms.iter().flatten().map(|vm| vm.own[server].in_flight.get());
+        let own = vms
+            .iter()
+            .flatten()
+            .map(|vm| vm.own[server].in_flight.get());
         own.sum()
     }
 
@@ -195,14 +206,10 @@ impl World {
     /// The parts that stand in the records.
     fn recorded(&self) -> usize {
         let values = self.values.borrow();
-        let conns = values.iter().filter(|(key, _)| key.starts_with(b"evenkeel/p/conns/"));
+        let conns = values
+            .iter()
+            .filter(|(key, _)| key.starts_with(b"evenkeel/p/conns/"));
         conns.map(|(_, (value, _))| value.len() - 1).sum()
-    }
-}
-
-impl Vm {
-    fn max(&self) -> u32 {
-        self.limits.max_of(0)
     }
 }
 
@@ -292,7 +299,7 @@ fn gives_up_after_eight_lost_races_and_says_full() {
     let mut slots = Slots::new(1);
     slots.claim(&mut data);
     let own: Rc<OwnLoad> = Rc::default();
-    let mut limits = ConnLimits::new([(9, 1, Rc::clone(&own))].into_iter()).unwrap();
+    let mut limits = ConnLimits::new([(9, 1, Rc::clone(&own))].into_iter(), 1).unwrap();
     assert_eq!(limits.acquire("p", 0, &slots, &mut data), Place::Full);
     assert_eq!(data.0, TRIES_MAX);
     // A release that is lost is not forgotten.
@@ -307,7 +314,7 @@ fn gives_up_after_eight_lost_races_and_says_full() {
 #[test]
 fn a_pool_without_bounds_has_nothing_to_do() {
     let own: Rc<OwnLoad> = Rc::default();
-    assert!(ConnLimits::new([(0, 1, own)].into_iter()).is_none());
+    assert!(ConnLimits::new([(0, 1, own)].into_iter(), 1).is_none());
 }
 
 #[test]

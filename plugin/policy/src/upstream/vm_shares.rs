@@ -135,8 +135,10 @@ impl<const N: usize> VmShares<N> {
         cas: u32,
         own: Own<N>,
     ) -> Option<Change> {
+        let me = slots.owner();
         match own {
             Own::Unchanged => Some(Change::Unchanged),
+            Own::Gone if self.parts.iter().all(|part| part.owner != me) => Some(Change::Unchanged),
             Own::Set(_) if slots.index().is_none() => Some(Change::NotWritten),
             Own::Set(_) | Own::Gone => self.write_parts(key, slots, data, cas, own),
         }
