@@ -25,6 +25,7 @@ mod failover;
 mod faults;
 mod headers;
 mod http2;
+mod limits;
 mod long_exchanges;
 mod malformed;
 mod messages;

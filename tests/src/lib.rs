@@ -26,6 +26,7 @@
     clippy::cast_possible_truncation
 )]
 
+pub mod busy;
 pub mod child;
 pub mod cluster;
 pub mod doubles;
@@ -41,6 +42,7 @@ pub mod php;
 pub mod ports;
 pub mod tls;
 
+pub use busy::{Busy, busy};
 pub use cluster::{Cluster, Proxy, Server};
 pub use eventually::eventually;
 pub use host::Host;
