@@ -95,12 +95,14 @@ impl Context for Root {
         _body: usize,
         _trailers: usize,
     ) {
-        let Ok(policy) = self.policy.try_borrow() else {
+        let Ok(mut policy) = self.policy.try_borrow_mut() else {
             return;
         };
-        if let (Some(policy), Some(checker)) = (policy.as_ref(), self.checker.as_mut()) {
-            let now_ms = hostcalls::now_ns() / 1_000_000;
-            virtual_machine::with(|vm| checker.answered(token, policy, vm, now_ms));
+        if let (Some(policy), Some(checker)) = (policy.as_mut(), self.checker.as_mut()) {
+            let now_us = hostcalls::now_ns() / 1_000;
+            virtual_machine::with(|vm| checker.answered(token, policy, vm, now_us / 1_000));
+            // What this VM found out counts for its own requests at once.
+            checker.read_news(policy, now_us);
         }
     }
 }

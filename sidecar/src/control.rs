@@ -83,6 +83,7 @@ async fn run(mut control: Control, mut signals: Option<Signals>) {
         .take()
         .map(|listener| tokio::spawn(admin::serve(Arc::clone(&control.shared), listener)));
     let sweep = tokio::spawn(members::sweep(Arc::clone(&control.shared)));
+    let keep_up = tokio::spawn(members::names::keep_up(Arc::clone(&control.shared)));
     // Ends with a wish to end.
     loop {
         match next(&mut control.requests, signals.as_mut()).await {
@@ -98,6 +99,7 @@ async fn run(mut control: Control, mut signals: Option<Signals>) {
     }
     drain(&mut control, listening, signals.as_mut()).await;
     sweep.abort();
+    keep_up.abort();
     if let Some(admin) = admin {
         admin.abort();
     }

@@ -13,6 +13,7 @@ mod access_log;
 mod admin;
 mod bad_config;
 mod build_filter;
+mod control;
 mod harness;
 
 mod addresses;
@@ -24,6 +25,7 @@ mod envoy_files;
 mod failover;
 mod faults;
 mod headers;
+mod health;
 mod http2;
 mod limits;
 mod long_exchanges;

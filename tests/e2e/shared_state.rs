@@ -12,7 +12,9 @@ use evenkeel::config::Config;
 use evenkeel::run::{self, RunOptions};
 use evenkeel_policy::config::Tier;
 use evenkeel_policy::contract::VM_ID;
-use evenkeel_policy::upstream::{AdminChange, LoadRecord, Member, Members, id_hash};
+use evenkeel_policy::upstream::{
+    AdminChange, Layout, LoadEntry, LoadRecord, Member, Members, id_hash,
+};
 use evenkeel_tests::guests::{self, Guest};
 use evenkeel_tests::{
     Cluster, Connection, Host, Load, Proxy, Request, Server, both_hosts, doubles, eventually, php,
@@ -138,8 +140,9 @@ impl Scene {
         let of_slot = |slot: u32| {
             let record = self.get(&format!("evenkeel/web/load/{slot}"))?;
             let record = LoadRecord::decode(&record)?;
-            let mut counts = record.counts();
-            let count = counts.find_map(|(hash, count)| (hash == id_hash(server)).then_some(count));
+            let mut entries = record.entries();
+            let count = entries.find(|entry| entry.hash == id_hash(server));
+            let count = count.map(|entry| entry.in_flight);
             (Some(record.owner) == self.owner(slot)).then_some(count.unwrap_or(0))
         };
         (0..SLOTS_LOOKED_AT).filter_map(of_slot).sum()
@@ -319,7 +322,12 @@ fn a_dead_vm_counts_for_five_ticks_and_its_slot_begins_anew(host: Host) {
     scene.claim_all(2);
     let slot = |owner: u64| [&[1][..], &owner.to_le_bytes(), &7_u64.to_le_bytes()].concat();
     let mut load = Vec::new();
-    LoadRecord::encode(1, DEAD, [(id_hash("a"), 1_000)].into_iter(), &mut load);
+    let busy = LoadEntry {
+        hash: id_hash("a"),
+        in_flight: 1_000,
+        ..LoadEntry::default()
+    };
+    LoadRecord::encode(1, DEAD, Layout::InFlight, [busy].into_iter(), &mut load);
 
     let begin = Instant::now();
     scene.set("evenkeel/web/load/2", &load);
@@ -340,7 +348,7 @@ fn a_dead_vm_counts_for_five_ticks_and_its_slot_begins_anew(host: Host) {
     eventually("slot 2 has an owner again", PATIENCE, || {
         let record = scene.get("evenkeel/web/load/2").unwrap();
         let record = LoadRecord::decode(&record).unwrap();
-        let left: u32 = record.counts().map(|(_, count)| count).sum();
+        let left: u32 = record.entries().map(|entry| entry.in_flight).sum();
         let owner = scene.owner(2);
         let is_new = owner.is_some_and(|owner| owner != 0 && owner != DEAD);
         if is_new && Some(record.owner) == owner && left == 0 {

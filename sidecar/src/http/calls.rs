@@ -1,4 +1,4 @@
-//! HTTP calls that filters make: to a pool, to one exact server of a pool (`<pool>.check`).
+//! HTTP calls that filters make: to a pool, to one exact server of a pool (`<pool>.check`), to the host (`session-store`).
 //!
 //! A call names its server, in the header that steers requests. One that names none, or no member of the pool, is refused at once:
 //! nobody else is chosen, as in the configuration that `evenkeel envoy` makes.
@@ -7,7 +7,7 @@
 //! the middle of the body a reset.
 //!
 //! Each call has a connection of its own, and its time is over when its timeout is, however much still comes. A body longer than
-//! [`BODY_MAX`] is a reset; that of a check ends there, because who checks looks at no more of a page, whatever its length.
+//! [`BODY_MAX`] is a reset, in Envoy too (`evenkeel envoy` sets its limit).
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -17,14 +17,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_host::embedder::{CallRefused, HttpCall, HttpCallOutcome, Pairs};
-use evenkeel_policy::contract::{CHECK_CLUSTER_SUFFIX, STEERING_HEADER};
+use evenkeel_policy::contract::{CHECK_CLUSTER_SUFFIX, SESSION_STORE_CLUSTER, STEERING_HEADER};
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri};
 use http_body::Body;
 use hyper::body::Incoming;
 
+use crate::generation::Generation;
 use crate::http::body::UpstreamBody;
+use crate::http::bridge;
 use crate::members::Server;
 use crate::upstream::connect::connect;
 use crate::upstream::connection::Connection;
@@ -46,13 +48,21 @@ pub(crate) fn start(
     if in_flight.get() >= CALLS_MAX {
         return Err(CallRefused::NoEndpoints);
     }
-    let target = Target::find(active, &call)?;
-    let request = request(&call).ok_or(CallRefused::UnknownUpstream)?;
+    let route = if call.upstream == SESSION_STORE_CLUSTER.as_bytes() {
+        Route::Bridge(Arc::clone(&active.generation))
+    } else {
+        let target = Target::find(active, &call)?;
+        let request = request(&call).ok_or(CallRefused::UnknownUpstream)?;
+        Route::Server(target, Box::new(request))
+    };
     in_flight.set(in_flight.get() + 1);
     worker.counters.filter_calls.add(1);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
-        let outcome = perform(&worker, &target, request, &call).await;
+        let outcome = match route {
+            Route::Server(target, request) => perform(&worker, &target, *request, &call).await,
+            Route::Bridge(generation) => bridge::answer(&generation, &call).await,
+        };
         if let Some(environment) = worker.environment(vm) {
             environment
                 .calls_in_flight
@@ -65,10 +75,15 @@ pub(crate) fn start(
     Ok(())
 }
 
+/// Where a call goes.
+enum Route {
+    Server(Target, Box<Request<UpstreamBody>>),
+    Bridge(Arc<Generation>),
+}
+
 struct Target {
     server: Arc<Server>,
     connect_timeout: Duration,
-    longer: Longer,
 }
 
 impl Target {
@@ -78,10 +93,10 @@ impl Target {
             .headers
             .iter()
             .find(|(name, _)| name.eq_ignore_ascii_case(STEERING_HEADER.as_bytes()));
-        let (name, longer) = match call.upstream.strip_suffix(CHECK_CLUSTER_SUFFIX.as_bytes()) {
-            Some(name) => (name, Longer::Cut),
-            None => (call.upstream.as_slice(), Longer::Reset),
-        };
+        let name = call
+            .upstream
+            .strip_suffix(CHECK_CLUSTER_SUFFIX.as_bytes())
+            .unwrap_or(&call.upstream);
         let number = generation
             .pool_named(name)
             .ok_or(CallRefused::UnknownUpstream)?;
@@ -98,7 +113,6 @@ impl Target {
         Ok(Self {
             server: Arc::clone(server.ok_or(CallRefused::NoEndpoints)?),
             connect_timeout: pool.connect_timeout,
-            longer,
         })
     }
 }
@@ -191,7 +205,7 @@ async fn perform(
             .iter()
             .map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec())),
     );
-    let collecting = collect(&mut connection, incoming, target.longer);
+    let collecting = collect(&mut connection, incoming);
     match tokio::time::timeout_at(deadline, collecting).await {
         Ok(Some((body, trailers))) => HttpCallOutcome::Response {
             headers,
@@ -202,19 +216,8 @@ async fn perform(
     }
 }
 
-/// What becomes of a body longer than [`BODY_MAX`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Longer {
-    Reset,
-    Cut,
-}
-
 /// The body and its trailers; `None`: it broke off, or is too long.
-async fn collect(
-    connection: &mut Connection,
-    mut incoming: Incoming,
-    longer: Longer,
-) -> Option<(Vec<u8>, Pairs)> {
+async fn collect(connection: &mut Connection, mut incoming: Incoming) -> Option<(Vec<u8>, Pairs)> {
     let (mut body, mut trailers) = (Vec::new(), Pairs::new());
     // Ends with the body, or with the room for it.
     loop {
@@ -227,12 +230,10 @@ async fn collect(
         };
         match frame.ok()?.into_data() {
             Ok(data) => {
-                let room = BODY_MAX - body.len();
-                let fitting = data.get(..room).unwrap_or(&data);
-                body.extend_from_slice(fitting);
-                if fitting.len() < data.len() {
-                    return (longer == Longer::Cut).then_some((body, trailers));
+                if data.len() > BODY_MAX - body.len() {
+                    return None;
                 }
+                body.extend_from_slice(&data);
             }
             Err(frame) => trailers = frame.trailers_ref().map(pairs).unwrap_or_default(),
         }

@@ -9,6 +9,7 @@
 //! The filter decides who is used; the data plane only knows who is a member. So nothing that changes is in the way of a request:
 //! an address becomes a member before any filter can name it, and stays one for [`LEAVING`] after the last filter was told not to.
 
+pub(crate) mod names;
 mod roster;
 mod table;
 

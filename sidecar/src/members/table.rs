@@ -110,11 +110,16 @@ impl Table {
         for server in &pool.servers {
             listed.extend(changes.listed(server, None, Source::File));
         }
-        for named in &pool.named {
-            let addresses = changes.resolved.get(&named.server.id);
-            for address in addresses.into_iter().flatten() {
-                let whole = changes.overrides.get(&named.server.id).copied();
-                listed.extend(changes.listed(&named.at(address.ip()), whole, Source::Name));
+        for (name, addresses) in &changes.resolved {
+            // A name that only the configuration of a reload under way has: its filters may steer there already.
+            let named = pool.named.iter().find(|named| named.server.id == *name);
+            let whole = changes.overrides.get(name).copied();
+            for address in addresses {
+                let server = match named {
+                    Some(named) => named.at(address.ip()),
+                    None => ServerConfig::of(format!("{name}#{}", address.ip()), *address),
+                };
+                listed.extend(changes.listed(&server, whole, Source::Name));
             }
         }
         for (id, new) in &changes.added {
@@ -261,6 +266,12 @@ impl Table {
             self.changed(pool).resolved.insert(id.to_owned(), addresses);
         }
         is_news
+    }
+
+    /// Whether a name has addresses.
+    pub(crate) fn is_resolved(&self, pool: &str, id: &str) -> bool {
+        let changes = self.pools.get(pool);
+        changes.is_some_and(|changes| changes.resolved.contains_key(id))
     }
 
     /// Forgets what is about servers that the file no longer has.

@@ -34,6 +34,8 @@ mod waiting_vms;
 #[cfg(test)]
 mod conn_limits_tests;
 #[cfg(test)]
+mod leak_tests;
+#[cfg(test)]
 mod life_tests;
 #[cfg(test)]
 mod tests;

@@ -369,6 +369,13 @@ impl Pool {
         self.load.own_in_flight(server)
     }
 
+    /// Requests of all VMs in flight on `server`, as far as they were read.
+    #[cfg(test)]
+    pub(super) fn load_on(&self, server: usize) -> u32 {
+        let in_flight = self.load.in_flight_from(server);
+        in_flight.first().copied().unwrap_or(0)
+    }
+
     /// Tells other VMs this VM's load on `server` and its neighbours. Without a slot nothing is told.
     pub fn publish(&mut self, server: usize, slots: &Slots, data: &mut impl SharedData) {
         self.load.publish(&self.name, server, slots, data);
