@@ -38,6 +38,8 @@ mod leak_tests;
 #[cfg(test)]
 mod life_tests;
 #[cfg(test)]
+mod limits_tests;
+#[cfg(test)]
 mod tests;
 
 pub use changed_servers::with_members;
