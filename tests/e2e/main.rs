@@ -23,6 +23,7 @@ mod drain;
 mod envoy_files;
 mod failover;
 mod faults;
+mod filter_picks;
 mod headers;
 mod http2;
 mod long_exchanges;

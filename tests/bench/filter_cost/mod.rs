@@ -5,7 +5,6 @@
 //! in a proxy, so time is the lower bound; instructions (counted by valgrind) do not depend on that.
 
 mod in_proxy;
-mod stream;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use evenkeel_host::embedder::{CallRefused, Environment, HttpCall, HttpStream, LogLevel};
 use evenkeel_host::http_filters::{Chain, HttpFilters, Verdict};
 use evenkeel_host::{Engine, Failure, Module, Process, Vm, VmOptions};
+use evenkeel_tests::memory_stream::MemoryStream;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
@@ -24,7 +24,6 @@ use crate::peers::{evenkeel_binary, generate_for_envoy};
 use crate::process::on_path;
 use crate::report::{Section, Target, figure};
 use crate::statistics::Samples;
-use stream::MemoryStream;
 
 const MEMORY_MAX: usize = 256 * 1024 * 1024;
 /// Generous: under valgrind everything is fifty times slower.
