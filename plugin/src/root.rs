@@ -80,6 +80,12 @@ impl RootContext for Root {
         let Some(policy) = policy.as_mut() else {
             return;
         };
+        #[cfg(feature = "bench")]
+        if virtual_machine::with(|vm| crate::bench_picks::on_tick(policy, vm))
+            == Some(crate::bench_picks::Tick::Picked)
+        {
+            return;
+        }
         virtual_machine::with(|vm| {
             let had = vm.slots.index();
             vm.slots.tick(&mut HostShared);

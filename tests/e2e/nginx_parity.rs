@@ -359,10 +359,10 @@ fn keys_of_several_parts_are_those_of_nginx(host: Host) {
         let mut number = || draws.below(100);
         let query = ["", "?id=", "?x=1&id=7", "?id=%207&id=8", "?idx=1"][at % 5];
         let mut request = Request::get(&format!("/p{}/{}{query}", at % 2, number()));
-        if at % 3 > 0 {
+        if !at.is_multiple_of(3) {
             request = request.header("X-User", format!("user {}", number()));
         }
-        if at % 7 > 0 {
+        if !at.is_multiple_of(7) {
             request = request.header("Cookie", format!("other=1; sid=s{}; sid=second", number()));
         }
         let client = Ipv4Addr::new(198, 51, 100, u8::try_from(number()).unwrap());

@@ -16,10 +16,10 @@ use evenkeel_host::embedder::{CallRefused, Environment, HttpCall, HttpStream, Lo
 use evenkeel_host::http_filters::{Chain, HttpFilters, Verdict};
 use evenkeel_host::{Engine, Failure, Module, Process, Vm, VmOptions};
 use evenkeel_tests::memory_stream::MemoryStream;
-use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use crate::Scale;
+use crate::cpu::thread_nanoseconds;
 use crate::peers::{evenkeel_binary, generate_for_envoy};
 use crate::process::on_path;
 use crate::report::{Section, Target, figure};
@@ -273,13 +273,9 @@ fn continues(verdict: &Verdict) -> Result<()> {
 
 /// CPU time of this thread that `work` takes.
 fn nanoseconds(work: impl FnOnce() -> Result<()>) -> Result<f64> {
-    let now = || {
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
-    };
-    let before = now();
+    let before = thread_nanoseconds();
     work()?;
-    Ok(now() - before)
+    Ok(thread_nanoseconds() - before)
 }
 
 /// Instructions per request, filter and host, counted by callgrind.
