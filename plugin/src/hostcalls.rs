@@ -8,21 +8,27 @@
 #![allow(unsafe_code)]
 
 use std::ptr::null_mut;
+use std::time::Duration;
+
+use evenkeel_policy::upstream::ProbeCall;
 
 /// Callbacks that this filter has something to do in; a host that knows this section may skip all others. Deletion is always told,
 /// and finishes a stream where log and done are skipped.
 #[used]
 #[unsafe(link_section = "evenkeel.callbacks")]
 static CALLBACKS: [u8; CALLBACK_NAMES.len()] = *CALLBACK_NAMES;
-const CALLBACK_NAMES: &[u8; 37] = b"request_headers,response_headers,tick";
+const CALLBACK_NAMES: &[u8; 56] = b"request_headers,response_headers,tick,http_call_response";
 
 const OK: u32 = 0;
 const REQUEST_HEADERS: u32 = 0;
+const HTTP_CALL_RESPONSE_HEADERS: u32 = 6;
+const HTTP_CALL_RESPONSE_BODY: u32 = 4;
 const PLUGIN_CONFIGURATION: u32 = 7;
 
 /// Levels of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
+    Info = 2,
     Warn = 3,
     Error = 4,
 }
@@ -40,6 +46,13 @@ unsafe extern "C" {
         size: *mut usize,
     ) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
     fn proxy_replace_header_map_value(
         map: u32,
         key: *const u8,
@@ -141,6 +154,53 @@ pub(crate) fn plugin_configuration() -> Option<HostBytes> {
             PLUGIN_CONFIGURATION,
             0,
             usize::MAX >> 1,
+            &raw mut data,
+            &raw mut size,
+        )
+    };
+    HostBytes::taken(status, data, size)
+}
+
+/// Makes a call; its token, unless the host refuses it. Through the SDK, which has to know the token to hand the answer over; of the
+/// statuses that hosts give here it takes all.
+pub(crate) fn http_call(call: &ProbeCall, timeout_ms: u64) -> Option<u32> {
+    let headers = call.headers.iter();
+    let headers: Vec<(&str, &str)> = headers
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let body = (!call.body.is_empty()).then_some(call.body.as_slice());
+    let timeout = Duration::from_millis(timeout_ms);
+    proxy_wasm::hostcalls::dispatch_http_call(&call.cluster, headers, body, Vec::new(), timeout)
+        .ok()
+}
+
+/// The status of a call's answer; legal while that is told. `None`: there is no answer.
+pub(crate) fn call_status() -> Option<u16> {
+    let (mut data, mut size) = (null_mut(), 0);
+    let name = b":status";
+    // SAFETY: the host reads the name, and writes a pointer and a length to places that live through the call.
+    let status = unsafe {
+        proxy_get_header_map_value(
+            HTTP_CALL_RESPONSE_HEADERS,
+            name.as_ptr(),
+            name.len(),
+            &raw mut data,
+            &raw mut size,
+        )
+    };
+    let value = HostBytes::taken(status, data, size)?;
+    std::str::from_utf8(value.as_slice()).ok()?.parse().ok()
+}
+
+/// The first `max` bytes of a call's answer; legal while that is told.
+pub(crate) fn call_body(max: usize) -> Option<HostBytes> {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: the host writes a pointer and a length to places that live through the call.
+    let status = unsafe {
+        proxy_get_buffer_bytes(
+            HTTP_CALL_RESPONSE_BODY,
+            0,
+            max,
             &raw mut data,
             &raw mut size,
         )

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   root     on_configure ──▶ Policy        on_tick: slots, members, metrics
+//!                │                          on_tick, in one VM of all: checker ──▶ calls ──▶ on_http_call_response
 //!   stream   request head ──▶ request_facts ──▶ Policy::decide ──▶ steering ──▶ hostcalls
 //!            response head ──▶ who answered        log | done | delete ──▶ finish, once
 //! ```
@@ -11,6 +12,7 @@
 
 #[cfg(feature = "bench")]
 mod bench_picks;
+mod checker;
 mod hostcalls;
 mod metrics;
 mod request_facts;

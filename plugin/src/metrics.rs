@@ -5,8 +5,9 @@
 use std::collections::HashMap;
 
 use evenkeel_policy::exchange::Policy;
+use evenkeel_policy::upstream::{Cause, Health, Standing};
 
-use crate::hostcalls::{self, Metric};
+use crate::hostcalls::{self, Level, Metric};
 
 /// Most metrics of a VM; what comes after is not told.
 const METRICS_MAX: usize = 8_192;
@@ -18,12 +19,24 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Tells what was counted since the last time.
+    /// Tells what was counted and what happened since the last time.
     pub(crate) fn flush(&mut self, policy: &mut Policy) {
         self.add("evenkeel_no_route_total".to_owned(), policy.take_no_route());
         for pool in policy.pools_mut() {
             let mut counted = Vec::new();
             let no_server = pool.take_counters(|server, counters| counted.push((server, counters)));
+            for turned in pool.take_transitions() {
+                let (pool, id, to) = (pool.name(), pool.id(turned.server), turned.to);
+                let level = if to == Standing::Up {
+                    Level::Info
+                } else {
+                    Level::Warn
+                };
+                let reason = &turned.reason;
+                let line = format!("evenkeel: pool {pool}: server {id} is {to}: {reason}");
+                hostcalls::log(level, &line);
+                self.turned(pool, id, to, turned.cause);
+            }
             self.add(
                 format!("evenkeel_pool_{}_no_server_total", pool.name()),
                 no_server,
@@ -34,6 +47,25 @@ impl Metrics {
                 self.add(format!("{of}_failures_total"), counters.failures);
             }
         }
+    }
+
+    /// Counts a server that was taken out or came back.
+    pub(crate) fn turned(&mut self, pool: &str, id: &str, to: Standing, cause: Cause) {
+        let name = format!("evenkeel_pool_{pool}_server_{id}_to_{to}_{cause}_total");
+        self.add(name, 1);
+    }
+
+    /// Says what checks say of a server.
+    pub(crate) fn set_up(&mut self, pool: &str, id: &str, health: Health) {
+        let name = format!("evenkeel_pool_{pool}_server_{id}_up");
+        if let Some(metric) = self.id(Metric::Gauge, name) {
+            hostcalls::record_metric(metric, u64::from(health != Health::Down));
+        }
+    }
+
+    /// Counts a check that the host did not take.
+    pub(crate) fn check_not_sent(&mut self, pool: &str) {
+        self.add(format!("evenkeel_pool_{pool}_checks_not_sent_total"), 1);
     }
 
     /// Counts configurations that were taken into use.

@@ -3,18 +3,23 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use evenkeel_policy::config::FilterConfig;
+use evenkeel_policy::config::{Config, FilterConfig};
 use evenkeel_policy::contract::TCP_ROOT_ID_PREFIX;
 use evenkeel_policy::exchange::Policy;
+use evenkeel_policy::upstream::with_members;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
+use crate::checker::Checker;
 use crate::hostcalls::{self, Level};
 use crate::stream::Stream;
-use crate::virtual_machine::{self, HostShared};
+use crate::virtual_machine::{self, HostShared, VirtualMachine};
 
 /// How often a VM beats, reads changes and tells metrics, milliseconds.
 const TICK_MS: u32 = 250;
+/// How often it sends checks that are due and reads what checks found out, if there are any; every fifth is a whole tick.
+const QUICK_TICK_MS: u32 = 50;
+const QUICK_TICKS: u32 = TICK_MS / QUICK_TICK_MS;
 
 /// The policy of a root context; none before it is configured. Streams share it, and may outlive the root.
 pub(crate) type SharedPolicy = Rc<RefCell<Option<Policy>>>;
@@ -23,6 +28,48 @@ pub(crate) type SharedPolicy = Rc<RefCell<Option<Policy>>>;
 #[derive(Default)]
 struct Root {
     policy: SharedPolicy,
+    /// As it was given; what changed since is in shared data.
+    config: Option<Config>,
+    /// Its number among the VM's roots, from 1; 0: not configured yet.
+    number: u64,
+    checker: Option<Checker>,
+    quick_ticks: u32,
+}
+
+impl Root {
+    /// Begins a new policy if servers have come or gone; streams end on the old one.
+    fn take_over_servers(&mut self) {
+        let Some(config) = &self.config else { return };
+        let now = with_members(config, &mut HostShared);
+        let next = match self.policy.try_borrow() {
+            Ok(policy) => {
+                let pools = policy.as_ref().map_or(&[][..], Policy::pools);
+                let mut pairs = pools.iter().zip(&now.pools);
+                pairs.any(|(pool, config)| !pool.consists_of(config))
+            }
+            Err(_) => false,
+        };
+        if next && let Some(policy) = virtual_machine::with(|vm| policy(config, vm)) {
+            self.policy = Rc::new(RefCell::new(Some(policy)));
+            if let Some(checker) = &mut self.checker {
+                checker.begin_anew();
+            }
+        }
+    }
+}
+
+/// A policy with the servers of now.
+fn policy(config: &Config, vm: &mut VirtualMachine) -> Policy {
+    let config = with_members(config, &mut HostShared);
+    let start = vm.slots.index().unwrap_or(0);
+    let mut policy = Policy::new(&config, &mut vm.in_flight, start);
+    let now_us = hostcalls::now_ns() / 1_000;
+    for pool in policy.pools_mut() {
+        pool.note_time(now_us);
+        pool.tick(&mut HostShared);
+        pool.read_state(&mut HostShared);
+    }
+    policy
 }
 
 /// Tells the SDK what to make for a new root context.
@@ -31,7 +78,23 @@ pub(crate) fn install() {
     proxy_wasm::set_root_context(|_| Box::new(Root::default()));
 }
 
-impl Context for Root {}
+impl Context for Root {
+    fn on_http_call_response(
+        &mut self,
+        token: u32,
+        _headers: usize,
+        _body: usize,
+        _trailers: usize,
+    ) {
+        let Ok(policy) = self.policy.try_borrow() else {
+            return;
+        };
+        if let (Some(policy), Some(checker)) = (policy.as_ref(), self.checker.as_mut()) {
+            let now_ms = hostcalls::now_ns() / 1_000_000;
+            virtual_machine::with(|vm| checker.answered(token, policy, vm, now_ms));
+        }
+    }
+}
 
 impl RootContext for Root {
     fn on_configure(&mut self, _size: usize) -> bool {
@@ -59,22 +122,30 @@ impl RootContext for Root {
             }
         };
         let configured = virtual_machine::with(|vm| {
-            let start = vm.slots.index().unwrap_or(0);
-            let policy = Policy::new(&config.policy, &mut vm.in_flight, start);
             vm.metrics.configured();
-            policy
+            vm.roots += 1;
+            (policy(&config.policy, vm), vm.roots)
         });
-        let Some(policy) = configured else {
+        let Some((policy, number)) = configured else {
             return false;
+        };
+        self.number = number;
+        self.checker = Checker::new(&config.policy);
+        self.quick_ticks = 0;
+        let period_ms = match &self.checker {
+            Some(_) => QUICK_TICK_MS,
+            None => TICK_MS,
         };
         // Streams that are there keep the policy they began with.
         self.policy = Rc::new(RefCell::new(Some(policy)));
-        hostcalls::set_tick_period_ms(TICK_MS);
+        self.config = Some(config.policy);
+        hostcalls::set_tick_period_ms(period_ms);
         true
     }
 
     fn on_tick(&mut self) {
-        let Ok(mut policy) = self.policy.try_borrow_mut() else {
+        let shared = Rc::clone(&self.policy);
+        let Ok(mut policy) = shared.try_borrow_mut() else {
             return;
         };
         let Some(policy) = policy.as_mut() else {
@@ -86,29 +157,31 @@ impl RootContext for Root {
         {
             return;
         }
+        let now_us = hostcalls::now_ns() / 1_000;
+        let is_whole = self.checker.is_none() || self.quick_ticks.is_multiple_of(QUICK_TICKS);
+        self.quick_ticks = self.quick_ticks.wrapping_add(1);
+        let mut is_changed = false;
         virtual_machine::with(|vm| {
-            let had = vm.slots.index();
-            vm.slots.tick(&mut HostShared);
-            let lost = had.is_some() && vm.slots.index().is_none();
-            let regained = if lost {
-                vm.slots.claim(&mut HostShared)
-            } else {
-                None
-            };
-            if lost {
-                hostcalls::log(
-                    Level::Warn,
-                    "evenkeel: stood still for too long, and begins anew among the others",
-                );
+            if is_whole {
+                is_changed = tick(vm, policy, now_us);
             }
-            for pool in policy.pools_mut() {
-                pool.tick(&mut HostShared);
-                if regained.is_some() && pool.needs_load() {
-                    pool.publish_all(&vm.slots, &mut HostShared);
+            if let Some(checker) = &mut self.checker {
+                // The newest of the VM's configurations checks, unless it has gone.
+                if vm.checking_root < self.number {
+                    vm.checking_root = self.number;
+                }
+                checker.read_news(policy, now_us);
+                if vm.checking_root == self.number {
+                    if is_whole {
+                        checker.beat(policy, vm);
+                    }
+                    checker.send_due(policy, vm, now_us / 1_000);
                 }
             }
-            vm.metrics.flush(policy);
         });
+        if is_changed {
+            self.take_over_servers();
+        }
     }
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
@@ -120,6 +193,37 @@ impl RootContext for Root {
     }
 }
 
+/// A whole tick: this VM's place among the others, what operators changed, and what is to be told. Returns whether operators changed
+/// anything.
+fn tick(vm: &mut VirtualMachine, policy: &mut Policy, now_us: u64) -> bool {
+    let had = vm.slots.index();
+    vm.slots.tick(&mut HostShared);
+    let lost = had.is_some() && vm.slots.index().is_none();
+    let regained = if lost {
+        vm.slots.claim(&mut HostShared)
+    } else {
+        None
+    };
+    if lost {
+        hostcalls::log(
+            Level::Warn,
+            "evenkeel: stood still for too long, and begins anew among the others",
+        );
+    }
+    let mut is_changed = false;
+    for pool in policy.pools_mut() {
+        let version = pool.members_version();
+        pool.note_time(now_us);
+        pool.tick(&mut HostShared);
+        is_changed |= version != pool.members_version();
+        if regained.is_some() && pool.needs_load() {
+            pool.publish_all(&vm.slots, &mut HostShared);
+        }
+    }
+    vm.metrics.flush(policy);
+    is_changed
+}
+
 impl Drop for Root {
     fn drop(&mut self) {
         if let Ok(mut policy) = self.policy.try_borrow_mut()
@@ -128,6 +232,13 @@ impl Drop for Root {
             // The last ticks' counts; what streams that are still there count is lost with them.
             virtual_machine::with(|vm| vm.metrics.flush(policy));
         }
-        virtual_machine::with(|vm| vm.in_flight.prune());
+        virtual_machine::with(|vm| {
+            if self.number > 0 && vm.checking_root == self.number {
+                // Another root of this VM, or another VM, goes on at its next tick.
+                vm.checking_root = 0;
+                vm.lease.release(vm.slots.owner(), &mut HostShared);
+            }
+            vm.in_flight.prune();
+        });
     }
 }

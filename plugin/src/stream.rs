@@ -1,6 +1,7 @@
 //! One HTTP stream: decided at the request's head, moved at the response's, finished once.
 
 use evenkeel_policy::exchange::{Answer, Decision, Exchange, LastAttempt, Policy};
+use evenkeel_policy::upstream::Pool;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
@@ -12,8 +13,8 @@ use crate::virtual_machine::{self, HostShared, VirtualMachine};
 
 /// Bits of `response.flags` that say that the last attempt failed and the answer is the host's own: no healthy upstream (UH),
 /// upstream request timeout (UT), local reset (LR), upstream remote reset (UR), connection failure (UF), connection termination
-/// (UC), retry limit exceeded (URX).
-const FAILED_FLAGS: u64 = 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x8000;
+/// (UC). Not that retries were used up (URX): that also stands at a server's own answer whose status was to be retried.
+const FAILED_FLAGS: u64 = 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40;
 
 /// The context of a stream.
 pub(crate) struct Stream {
@@ -74,7 +75,7 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        let Some((pool_index, choices)) = self.exchange.awaiting() else {
+        let Some((pool_index, choices, began)) = self.exchange.awaiting() else {
             return Action::Continue;
         };
         let Ok(mut policy) = self.policy.try_borrow_mut() else {
@@ -86,15 +87,16 @@ impl HttpContext for Stream {
         let Some(pool) = policy.pools_mut().get_mut(pool_index) else {
             return Action::Continue;
         };
-        let (now_us, ask) = if pool.needs_latency() {
-            (now_us(), AskHowItEnded::Always)
-        } else {
-            (0, AskHowItEnded::AfterRetries)
-        };
-        let answer = if pool.wants_attempts(&choices) {
-            who_answered(ask)
+        let answer = if pool.wants_attempts(&choices, began) {
+            who_answered(pool)
         } else {
             None
+        };
+        let has_failed = answer.is_some_and(Answer::has_failed);
+        let now_us = if has_failed || pool.needs_latency() || pool.needs_time() {
+            now_us()
+        } else {
+            0
         };
         if let Some((pool, moved)) = self.exchange.answered(policy, answer, now_us) {
             virtual_machine::with(|vm| publish(vm, policy, pool, &moved));
@@ -129,6 +131,8 @@ fn steer(vm: &mut VirtualMachine, policy: &mut Policy) -> (Outcome, Exchange) {
     let decided = policy.decide(&facts.head(), random, edits, |pool| {
         if pool.needs_load() {
             pool.read_others(now_us(), slots, &mut HostShared);
+        } else if pool.needs_time() {
+            pool.note_time(now_us());
         }
     });
     let outcome = carry_out(policy, &decided, edits, text);
@@ -170,27 +174,25 @@ fn now_us() -> u64 {
     hostcalls::now_ns() / 1_000
 }
 
-/// When to ask whether the last attempt failed, too: it costs one more call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AskHowItEnded {
-    /// A first attempt that failed without a second is of no interest.
-    AfterRetries,
-    /// Where answers are timed, an answer of the host's own must not pass for a fast one.
-    Always,
-}
-
-/// Asks the host which entry of the list answered.
-fn who_answered(ask: AskHowItEnded) -> Option<Answer> {
+/// Asks the host which entry of the list answered, and how. What is no answer of a server must not pass for one, not for a fast one
+/// either.
+fn who_answered(pool: &Pool) -> Option<Answer> {
     let attempts = hostcalls::number_property(b"upstream\0request_attempt_count")?;
-    let flags = if attempts > 1 || ask == AskHowItEnded::Always {
-        hostcalls::number_property(b"response\0flags").unwrap_or(0)
-    } else {
-        0
+    let flags = hostcalls::number_property(b"response\0flags").unwrap_or(0);
+    let is_bad = || {
+        let statuses = pool.failed_statuses();
+        let status = (!statuses.is_empty()).then(|| hostcalls::number_property(b"response\0code"));
+        let status = status
+            .flatten()
+            .and_then(|status| u16::try_from(status).ok());
+        status.is_some_and(|status| statuses.contains(status))
     };
-    let last = if flags & FAILED_FLAGS == 0 {
-        LastAttempt::Answered
-    } else {
+    let last = if flags & FAILED_FLAGS != 0 {
         LastAttempt::Failed
+    } else if is_bad() {
+        LastAttempt::AnsweredBadly
+    } else {
+        LastAttempt::Answered
     };
     Some(Answer { attempts, last })
 }

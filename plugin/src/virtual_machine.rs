@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use evenkeel_policy::exchange::Edits;
 use evenkeel_policy::random::Sequence;
-use evenkeel_policy::upstream::{InFlight, SharedData, Slots, Written};
+use evenkeel_policy::upstream::{InFlight, Lease, SharedData, Slots, Written};
 
 use crate::hostcalls;
 use crate::metrics::Metrics;
@@ -20,6 +20,11 @@ pub(crate) struct VirtualMachine {
     pub(crate) edits: Edits,
     pub(crate) text: Vec<u8>,
     pub(crate) metrics: Metrics,
+    pub(crate) lease: Lease,
+    /// The root context that checks, if this VM is the one: that of the newest configuration. 0: none does.
+    pub(crate) checking_root: u64,
+    /// Root contexts that were configured so far.
+    pub(crate) roots: u64,
 }
 
 impl VirtualMachine {
@@ -36,6 +41,9 @@ impl VirtualMachine {
             edits: Edits::default(),
             text: Vec::new(),
             metrics: Metrics::default(),
+            lease: Lease::default(),
+            checking_root: 0,
+            roots: 0,
         }
     }
 }

@@ -113,7 +113,8 @@ fn explain_trust(out: &mut String, config: &Config) {
 }
 
 fn explain_pool(out: &mut String, pool: &PoolConfig) {
-    let more = usize::from(pool.retries).min(pool.servers.len().saturating_sub(1));
+    let known = pool.servers.len() + pool.named.len();
+    let more = usize::from(pool.retries).min(known.saturating_sub(1));
     let _ = writeln!(
         out,
         "pool {}: {}, {more} more tried when one fails",
@@ -144,7 +145,14 @@ fn explain_pool(out: &mut String, pool: &PoolConfig) {
         };
         let _ = writeln!(out, "  {name}: {use_of_it}");
     }
-    if usable(Tier::Primary).next().is_none() {
+    for named in &pool.named {
+        let _ = writeln!(
+            out,
+            "  {}: each address of {}, asked every {:?}, with weight {}",
+            named.server.id, named.host, pool.resolve, named.server.weight
+        );
+    }
+    if usable(Tier::Primary).next().is_none() && pool.named.is_empty() {
         out.push_str("  note: no server of it is neither down nor backup\n");
     }
 }
@@ -204,6 +212,7 @@ policy:
         - {address: 10.0.0.2:80, weight: 3, id: web2}
         - {address: 10.0.0.3:80, backup: true}
         - {address: 10.0.0.4:80, down: true}
+        - {address: 'web.internal:80', weight: 2}
 ",
             "\
 f.yaml: valid
@@ -218,6 +227,7 @@ pool shop: least_conn, 2 more tried when one fails
   web2 (10.0.0.2:80): weight 3 of 8
   10.0.0.3:80: weight 1 of 1 among the backups, used when no other can be
   10.0.0.4:80: down: takes no requests
+  web.internal:80: each address of web.internal, asked every 30s, with weight 2
 ",
         );
     }

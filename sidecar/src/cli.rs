@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Faults};
+use crate::ctl::Ask;
 use crate::run::{self, RunOptions, Wrong};
-use crate::{check, demo, embedded, envoy, sealed};
+use crate::{check, ctl, demo, embedded, envoy, sealed};
 
 const FAILED: u8 = 1;
 const WRONG: u8 = 2;
@@ -36,6 +37,8 @@ enum Command {
         #[arg(short, long = "out", value_name = "DIR")]
         out: PathBuf,
     },
+    /// Ask a running proxy to drain, change, add, remove or show servers, over its admin interface
+    Ctl(Ask),
     /// Everything on one machine, nothing to install: three web nodes, the proxy, and a page that shows what it does
     Demo,
     /// Write a copy of this executable that need not compile its filter at start (part of the build)
@@ -80,6 +83,9 @@ pub fn main() -> ExitCode {
         Command::Check(file) => explain(&file.config),
         Command::Envoy { file, out } => write_envoy(&file.config, &out),
         Command::Seal { out } => sealed::seal(&out)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Failure::from),
+        Command::Ctl(ask) => ctl::run(&ask)
             .map(|()| ExitCode::SUCCESS)
             .map_err(Failure::from),
         Command::Demo => demo::run()
@@ -147,13 +153,26 @@ mod tests {
             &["run", "-c", "f"][..],
             &["check", "-c", "f"],
             &["envoy", "-c", "f", "-o", "d"],
+            &["ctl", "drain", "shop/a", "shop/b"],
+            &["ctl", "--admin", "127.0.0.1:1", "weight", "5", "shop/a"],
+            &["ctl", "add", "shop/c", "10.0.0.1:80", "--weight", "3"],
+            &["ctl", "show"],
+            &["ctl", "show", "shop", "--admin", "127.0.0.1:1"],
         ] {
             assert!(
                 Line::try_parse_from([&["evenkeel"], line].concat()).is_ok(),
                 "{line:?}"
             );
         }
-        for line in [&["run"][..], &["envoy", "-c", "f"], &["ctl"], &["store"]] {
+        for line in [
+            &["run"][..],
+            &["envoy", "-c", "f"],
+            &["ctl"],
+            &["ctl", "drain"],
+            &["ctl", "drain", "shop"],
+            &["ctl", "weight", "0", "shop/a"],
+            &["store"],
+        ] {
             assert!(
                 Line::try_parse_from([&["evenkeel"], line].concat()).is_err(),
                 "{line:?}"

@@ -16,6 +16,7 @@ use crate::admin;
 use crate::config::Accept;
 use crate::listen::balanced;
 use crate::listen::bind::Bound;
+use crate::members;
 use crate::modules::Modules;
 use crate::reload;
 use crate::run::RunOptions;
@@ -81,6 +82,8 @@ async fn run(mut control: Control, mut signals: Option<Signals>) {
         .admin
         .take()
         .map(|listener| tokio::spawn(admin::serve(Arc::clone(&control.shared), listener)));
+    let sweep = tokio::spawn(members::sweep(Arc::clone(&control.shared)));
+    let keep_up = tokio::spawn(members::names::keep_up(Arc::clone(&control.shared)));
     // Ends with a wish to end.
     loop {
         match next(&mut control.requests, signals.as_mut()).await {
@@ -95,6 +98,8 @@ async fn run(mut control: Control, mut signals: Option<Signals>) {
         }
     }
     drain(&mut control, listening, signals.as_mut()).await;
+    sweep.abort();
+    keep_up.abort();
     if let Some(admin) = admin {
         admin.abort();
     }

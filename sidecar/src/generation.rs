@@ -1,18 +1,18 @@
-//! One configuration in force: what all workers share of it, unchanging.
+//! One configuration in force: what all workers share of it, unchanging but for the servers of its pools (see [`crate::members`]).
 //!
 //! A reload makes the next generation; requests in flight end on theirs. Counters of a server go on as long as its pool's
 //! name and its id stay.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use evenkeel_policy::config::{AdminState, Keepalive};
+use arc_swap::ArcSwap;
+use evenkeel_policy::config::{Keepalive, PoolConfig};
 
 use crate::config::Config;
-use crate::counters::ServerCounters;
 use crate::filter::FilterSource;
+use crate::members::{Roster, Table};
 
 type ByName = HashMap<Box<[u8]>, usize, foldhash::fast::FixedState>;
 
@@ -31,38 +31,26 @@ pub(crate) struct Generation {
 /// One pool, resolved.
 pub(crate) struct Pool {
     pub(crate) name: String,
-    pub(crate) servers: Vec<Server>,
+    roster: ArcSwap<Roster>,
     pub(crate) keepalive: Keepalive,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
-    servers_by_address: ByName,
-}
-
-/// One server of a pool.
-pub(crate) struct Server {
-    pub(crate) id: String,
-    pub(crate) address: SocketAddr,
-    /// The canonical `ip:port`.
-    pub(crate) text: String,
-    /// Takes no request, whoever names it.
-    pub(crate) is_down: bool,
-    /// By worker.
-    pub(crate) counters: Vec<Arc<ServerCounters>>,
 }
 
 impl Generation {
-    /// `previous` lends the counters of servers that stay.
+    /// `previous` lends the counters of servers that stay; `table` says what was changed at run time.
     pub(crate) fn new(
         config: Config,
         filters: Vec<FilterSource>,
         workers: usize,
+        table: &Table,
         previous: Option<&Generation>,
     ) -> Self {
         let pools: Vec<Pool> = config
             .policy
             .pools
             .iter()
-            .map(|pool| Pool::new(pool, &config, workers, previous))
+            .map(|pool| Pool::new(pool, &config, workers, table, previous))
             .collect();
         let pools_by_name = pools
             .iter()
@@ -87,51 +75,37 @@ impl Generation {
 
 impl Pool {
     fn new(
-        pool: &evenkeel_policy::config::PoolConfig,
+        pool: &PoolConfig,
         config: &Config,
         workers: usize,
+        table: &Table,
         previous: Option<&Generation>,
     ) -> Self {
         let before = previous.and_then(|previous| {
-            previous
-                .pools
-                .get(previous.pool_named(pool.name.as_bytes())?)
+            let number = previous.pool_named(pool.name.as_bytes())?;
+            Some(previous.pools.get(number)?.roster())
         });
-        let servers: Vec<Server> = pool
-            .servers
-            .iter()
-            .map(|server| {
-                let kept =
-                    before.and_then(|before| before.servers.iter().find(|old| old.id == server.id));
-                Server {
-                    id: server.id.clone(),
-                    address: server.address,
-                    text: server.address.to_string(),
-                    is_down: server.admin == AdminState::Down,
-                    counters: kept.map_or_else(
-                        || (0..workers).map(|_| Arc::default()).collect(),
-                        |kept| kept.counters.clone(),
-                    ),
-                }
-            })
-            .collect();
-        let servers_by_address = servers
-            .iter()
-            .enumerate()
-            .map(|(i, server)| (server.text.as_bytes().into(), i))
-            .collect();
+        let roster = Roster::first(&table.list(pool), workers, before.as_deref());
         Self {
             name: pool.name.clone(),
-            servers,
+            roster: ArcSwap::from_pointee(roster),
             keepalive: pool.keepalive,
             connect_timeout: pool.timeouts.connect.unwrap_or(config.timeouts.connect),
             response_timeout: pool.timeouts.response.unwrap_or(config.timeouts.response),
-            servers_by_address,
         }
     }
 
-    /// The server whose canonical `ip:port` is `address`; the last one, if two have the same.
-    pub(crate) fn server_at(&self, address: &[u8]) -> Option<usize> {
-        self.servers_by_address.get(address).copied()
+    /// Its servers now.
+    pub(crate) fn roster(&self) -> Arc<Roster> {
+        self.roster.load_full()
+    }
+
+    /// Whether these are still its servers. Cheap: asked for every request.
+    pub(crate) fn is_current(&self, roster: &Arc<Roster>) -> bool {
+        Arc::ptr_eq(&self.roster.load(), roster)
+    }
+
+    pub(crate) fn set_roster(&self, roster: Arc<Roster>) {
+        self.roster.store(roster);
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::{TICK, Ticks, is_over, ticks};
 use crate::http::client::{Order, Phase};
+use crate::members::Standing;
 use crate::worker::Worker;
 
 /// Up to so many connections are looked at every tick.
@@ -80,16 +81,23 @@ fn check_clients(worker: &Worker) {
 
 fn tidy_endpoints(worker: &Worker) {
     let now = worker.clock.now();
+    worker.forget_unused_endpoints();
     worker.for_each_endpoint(|endpoint| endpoint.tidy(now));
     let active = worker.active();
-    for (number, pool) in active.generation.pools.iter().enumerate() {
-        for (server_number, server) in pool.servers.iter().enumerate() {
-            let (Some(endpoint), Some(counters)) = (
-                active.endpoint(number, server_number),
-                server.counters.get(worker.index),
-            ) else {
+    for number in 0..active.generation.pools.len() {
+        let Some(reach) = active.reach(number) else {
+            continue;
+        };
+        for (number, server) in reach.roster.servers.iter().enumerate() {
+            let (Some(endpoint), Some(counters)) =
+                (reach.endpoint(number), server.counters.get(worker.index))
+            else {
                 continue;
             };
+            // Who gets nothing new need not be held on to. (Another pool may use the address: it connects anew.)
+            if server.standing != Standing::Ready {
+                endpoint.clear();
+            }
             counters.idle_connections.set(endpoint.idle_count() as u64);
         }
     }

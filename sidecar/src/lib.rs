@@ -3,6 +3,7 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod ctl;
 pub mod demo;
 pub mod embedded;
 pub mod envoy;
@@ -19,6 +20,7 @@ mod generation;
 mod http;
 mod janitor;
 mod listen;
+mod members;
 mod modules;
 mod reload;
 mod sealed;

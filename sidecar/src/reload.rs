@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use evenkeel_policy::config::PoolConfig;
 use tokio::sync::oneshot;
 
 use crate::access_log::Message;
@@ -15,6 +16,8 @@ use crate::config::Config;
 use crate::control::{Control, Listening};
 use crate::generation::Generation;
 use crate::listen::bind::{self, Bound};
+use crate::members::{self, names};
+use crate::shared::Shared;
 use crate::worker::Command;
 use crate::worker_thread::LogTo;
 
@@ -27,9 +30,21 @@ pub(crate) async fn reload(control: &mut Control, listening: &mut Vec<Listening>
     match attempt(control, listening).await {
         Ok(number) => tracing::info!("configuration reloaded: generation {number}"),
         Err(reason) => {
+            // What was noted for the new configuration.
+            forget_gone(&shared);
             shared.reloads_failed.fetch_add(1, Ordering::Relaxed);
             tracing::error!("the configuration was not reloaded, the old one stays: {reason}");
         }
+    }
+}
+
+/// Forgets changes at run time that are about nothing in the configuration in force.
+fn forget_gone(shared: &Shared) {
+    let generation = shared.generation.load_full();
+    let pools = &generation.config.policy.pools;
+    shared.members.table().forget_gone(pools);
+    if let Err(error) = members::put_into_force(shared, None) {
+        tracing::error!("{error}");
     }
 }
 
@@ -49,10 +64,12 @@ async fn attempt(control: &mut Control, listening: &mut Vec<Listening>) -> Resul
             .map_err(|error| format!("cannot open the access log {}: {error}", log.target))?;
     }
     let bound = bind_new(&config, shared.workers.len(), listening)?;
+    resolve_new(&shared, &config).await?;
     let generation = Arc::new(Generation::new(
         config,
         filters,
         shared.workers.len(),
+        &shared.members.table(),
         Some(&previous),
     ));
     if let Err(reason) = prepare(control, &generation).await {
@@ -116,6 +133,21 @@ fn bind_new(
     .collect()
 }
 
+/// Looks up the names that the configuration in force does not have: the new filters know their addresses from the first request on.
+async fn resolve_new(shared: &Arc<Shared>, config: &Config) -> Result<(), String> {
+    let is_new = |pool: &&PoolConfig| {
+        let table = shared.members.table();
+        let mut named = pool.named.iter();
+        named.any(|named| !table.is_resolved(&pool.name, &named.server.id))
+    };
+    let new: Vec<PoolConfig> = config.policy.pools.iter().filter(is_new).cloned().collect();
+    let theirs = Arc::clone(shared);
+    let asking = move || names::resolve(&theirs.names, &theirs.members, new.iter());
+    // A look-up that panicked found nothing, and is tried again in its time.
+    let _ = tokio::task::spawn_blocking(asking).await;
+    members::put_into_force(shared, None)
+}
+
 /// Every worker starts the new filters beside the old ones.
 async fn prepare(control: &Control, generation: &Arc<Generation>) -> Result<(), String> {
     let mut answers = Vec::new();
@@ -149,6 +181,7 @@ async fn commit(
     }
     let number = generation.number;
     shared.generation.store(Arc::clone(&generation));
+    forget_gone(&shared);
     listening.extend(
         bound
             .into_iter()

@@ -21,6 +21,9 @@ use crate::config::Config;
 use crate::control::{self, Control, Request};
 use crate::generation::Generation;
 use crate::listen::bind::{self, Bound};
+pub use crate::members::names::Resolve;
+use crate::members::names::{self, Names};
+use crate::members::{self, Changes};
 use crate::modules::Modules;
 use crate::shared::{Options, Shared, WorkerHandle};
 use crate::worker::Command;
@@ -38,6 +41,8 @@ pub struct RunOptions {
     pub handle_signals: bool,
     /// Ask the filter why, for every request, and show it as `x-evenkeel-decision`.
     pub show_decision: bool,
+    /// In place of the system's resolver.
+    pub resolve: Option<Resolve>,
 }
 
 /// A running proxy. It goes on when this is dropped; [`Running::stop`] ends it.
@@ -142,7 +147,15 @@ pub fn start(config: Config, options: RunOptions) -> anyhow::Result<Running> {
         .zip(&listeners)
         .map(|(listener, bound)| (listener.name.clone(), bound.address))
         .collect();
-    let generation = Arc::new(Generation::new(config, filters, workers, None));
+    let (members, names) = (Changes::default(), Names::new(options.resolve.clone()));
+    names::resolve(&names, &members, config.policy.pools.iter());
+    let generation = Arc::new(Generation::new(
+        config,
+        filters,
+        workers,
+        &members.table(),
+        None,
+    ));
     let (handles, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker_handle()).unzip();
     let process = Process::new();
     // What the filter's VMs share outlives the last of them: a worker that replaces its only VM keeps members and leases.
@@ -155,10 +168,14 @@ pub fn start(config: Config, options: RunOptions) -> anyhow::Result<Running> {
         },
         started: Instant::now(),
         generation: ArcSwap::from(Arc::clone(&generation)),
+        members,
+        names,
         is_draining: AtomicBool::new(false),
         reloads_failed: AtomicUsize::new(0),
         refused_balanced: AtomicUsize::new(0),
     });
+    // The filters read what names resolved to before their first request.
+    members::put_into_force(&shared, None).map_err(anyhow::Error::msg)?;
     let threads = start_workers(&shared, &generation, receivers, log_to.as_ref())?;
     let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     let (requests, received) = async_mpsc::unbounded_channel();

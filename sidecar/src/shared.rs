@@ -10,6 +10,8 @@ use tokio::sync::mpsc;
 
 use crate::counters::WorkerCounters;
 use crate::generation::Generation;
+use crate::members::Changes;
+use crate::members::names::Names;
 use crate::worker::Command;
 
 /// Shared by all threads. Nothing of it is written on a request's path but a worker's own counters.
@@ -20,6 +22,9 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) started: Instant,
     pub(crate) generation: ArcSwap<Generation>,
+    /// What was changed about servers at run time.
+    pub(crate) members: Changes,
+    pub(crate) names: Names,
     pub(crate) is_draining: AtomicBool,
     pub(crate) reloads_failed: AtomicUsize,
     /// Connections to balanced listeners over `limits.connections`.

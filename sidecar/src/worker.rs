@@ -20,6 +20,7 @@ use crate::generation::Generation;
 use crate::http::client::{Client, Order, PhaseLimits};
 use crate::http::exchange::Exchange;
 use crate::listen::Handover;
+use crate::members::{Roster, Server, Standing};
 use crate::shared::Shared;
 use crate::slots::Slots;
 use crate::upstream::connection::Connection;
@@ -66,7 +67,7 @@ pub(crate) struct Worker {
     prepared: RefCell<Option<Rc<Active>>>,
     pub(crate) clients: RefCell<Slots<Rc<Client>>>,
     pub(crate) exchanges: RefCell<Slots<Rc<Exchange>>>,
-    endpoints: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
+    endpoints: Rc<Endpoints>,
     pub(crate) log: RefCell<Option<LogBuffer>>,
     pub(crate) environments: RefCell<Vec<Weak<VmEnvironment>>>,
     /// Since this tick.
@@ -81,11 +82,43 @@ pub(crate) struct Worker {
 pub(crate) struct Active {
     pub(crate) generation: Arc<Generation>,
     pub(crate) phase_limits: PhaseLimits,
-    /// By pool and server.
-    endpoints: Vec<Vec<Rc<Endpoint>>>,
+    /// By the number of the pool.
+    pools: Vec<RefCell<Rc<Reach>>>,
+    endpoints: Rc<Endpoints>,
     filters: RefCell<Option<Rc<FilterSet>>>,
     filters_changed: Notify,
     is_replacing: Cell<bool>,
+}
+
+/// Idle connections by address: pools that name the same one share them, and so do configurations.
+type Endpoints = RefCell<HashMap<SocketAddr, Rc<Endpoint>>>;
+
+/// The servers of a pool as a worker reaches them.
+pub(crate) struct Reach {
+    pub(crate) roster: Arc<Roster>,
+    /// By the number of the server.
+    endpoints: Vec<Rc<Endpoint>>,
+}
+
+impl Reach {
+    fn new(roster: Arc<Roster>, endpoints: &Endpoints) -> Rc<Self> {
+        let mut known = endpoints.borrow_mut();
+        let mut endpoint = |address| {
+            let entry = known.entry(address);
+            Rc::clone(entry.or_insert_with(|| Rc::new(Endpoint::new(address))))
+        };
+        let servers = roster.servers.iter();
+        let endpoints = servers.map(|server| endpoint(server.address)).collect();
+        Rc::new(Self { roster, endpoints })
+    }
+
+    pub(crate) fn server(&self, number: usize) -> Option<&Arc<Server>> {
+        self.roster.servers.get(number)
+    }
+
+    pub(crate) fn endpoint(&self, number: usize) -> Option<&Rc<Endpoint>> {
+        self.endpoints.get(number)
+    }
 }
 
 impl Worker {
@@ -95,8 +128,8 @@ impl Worker {
         shared: &Arc<Shared>,
         generation: &Arc<Generation>,
     ) -> Result<Rc<Self>, String> {
-        let mut endpoints = HashMap::new();
-        let active = Active::new(generation, &mut endpoints);
+        let endpoints = Rc::new(Endpoints::default());
+        let active = Active::new(generation, &endpoints);
         let counters = shared
             .workers
             .get(index)
@@ -111,7 +144,7 @@ impl Worker {
             prepared: RefCell::new(None),
             clients: RefCell::new(Slots::new()),
             exchanges: RefCell::new(Slots::new()),
-            endpoints: RefCell::new(endpoints),
+            endpoints,
             log: RefCell::new(None),
             environments: RefCell::new(Vec::new()),
             draining: Cell::new(None),
@@ -175,7 +208,7 @@ impl Worker {
 
     /// Starts the filters of a generation beside the present ones.
     pub(crate) fn prepare(self: &Rc<Self>, generation: &Arc<Generation>) -> Result<(), String> {
-        let active = Active::new(generation, &mut self.endpoints.borrow_mut());
+        let active = Active::new(generation, &self.endpoints);
         let filters = FilterSet::start(self, &active, None)?;
         active.filters.replace(Some(Rc::new(filters)));
         self.prepared.replace(Some(active));
@@ -192,18 +225,14 @@ impl Worker {
             filters.stop();
         }
         self.set_ready(true);
-        let active = self.active();
-        self.endpoints.borrow_mut().retain(|_, endpoint| {
-            let is_used = active
-                .endpoints
-                .iter()
-                .flatten()
-                .any(|used| Rc::ptr_eq(used, endpoint));
-            if !is_used {
-                endpoint.clear();
-            }
-            is_used
-        });
+        self.forget_unused_endpoints();
+    }
+
+    /// Closes the idle connections of addresses that no configuration in use has as a member's.
+    pub(crate) fn forget_unused_endpoints(&self) {
+        self.endpoints
+            .borrow_mut()
+            .retain(|_, endpoint| Rc::strong_count(endpoint) > 1);
     }
 
     pub(crate) fn abandon(&self) {
@@ -230,41 +259,34 @@ impl Worker {
 }
 
 impl Active {
-    fn new(
-        generation: &Arc<Generation>,
-        endpoints: &mut HashMap<SocketAddr, Rc<Endpoint>>,
-    ) -> Rc<Self> {
+    fn new(generation: &Arc<Generation>, endpoints: &Rc<Endpoints>) -> Rc<Self> {
         let timeouts = &generation.config.timeouts;
         let phase_limits = PhaseLimits {
             head: ticks(timeouts.client_header),
             idle: ticks(timeouts.idle),
             tunnel: ticks(timeouts.tunnel),
         };
-        let mut endpoint = |address| {
-            Rc::clone(
-                endpoints
-                    .entry(address)
-                    .or_insert_with(|| Rc::new(Endpoint::new(address))),
-            )
-        };
-        let endpoints = generation
-            .pools
-            .iter()
-            .map(|pool| {
-                pool.servers
-                    .iter()
-                    .map(|server| endpoint(server.address))
-                    .collect()
-            })
-            .collect();
+        let pools = generation.pools.iter();
+        let pools = pools.map(|pool| RefCell::new(Reach::new(pool.roster(), endpoints)));
         Rc::new(Self {
             generation: Arc::clone(generation),
             phase_limits,
-            endpoints,
+            pools: pools.collect(),
+            endpoints: Rc::clone(endpoints),
             filters: RefCell::new(None),
             filters_changed: Notify::new(),
             is_replacing: Cell::new(false),
         })
+    }
+
+    /// The servers of a pool as they are now.
+    pub(crate) fn reach(&self, number: usize) -> Option<Rc<Reach>> {
+        let (known, pool) = (self.pools.get(number)?, self.generation.pools.get(number)?);
+        let mut known = known.borrow_mut();
+        if !pool.is_current(&known.roster) {
+            *known = Reach::new(pool.roster(), &self.endpoints);
+        }
+        Some(Rc::clone(&known))
     }
 
     /// The filters of a listener, if this worker has them just now.
@@ -272,21 +294,21 @@ impl Active {
         self.filters.borrow().as_ref()?.chain(bind)
     }
 
-    pub(crate) fn endpoint(&self, pool: usize, server: usize) -> Option<Rc<Endpoint>> {
-        self.endpoints.get(pool)?.get(server).map(Rc::clone)
-    }
-
-    /// Puts a connection whose exchange is complete back into its pool.
+    /// Puts a connection whose exchange is complete back into its pool, unless its server is to get nothing new.
     pub(crate) fn give_back(&self, exchange: &Exchange, connection: Box<Connection>) {
-        let (Some(pool), Some(server)) = (exchange.pool.get(), exchange.server.get()) else {
+        let (Some(pool), Some(number)) = (exchange.pool.get(), exchange.server.get()) else {
             return;
         };
-        let (Some(endpoint), Some(pool)) =
-            (self.endpoint(pool, server), self.generation.pools.get(pool))
-        else {
+        let reach = exchange.reach.borrow();
+        let (Some(reach), Some(pool)) = (reach.as_ref(), self.generation.pools.get(pool)) else {
             return;
         };
-        endpoint.put(connection, &pool.keepalive, exchange.worker().clock.now());
+        let is_ready = |server: &Arc<Server>| server.standing == Standing::Ready;
+        if let Some(endpoint) = reach.endpoint(number)
+            && reach.server(number).is_some_and(is_ready)
+        {
+            endpoint.put(connection, &pool.keepalive, exchange.worker().clock.now());
+        }
     }
 
     /// Waits until filters were replaced, at most `max`.

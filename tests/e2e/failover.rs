@@ -131,12 +131,13 @@ fn when_all_servers_refuse_the_client_is_told(host: Host) {
     }
 }
 
+/// Unless it is left out because it failed: see `health`.
 fn a_server_that_comes_back_is_used_at_once(host: Host) {
     let (mut a, b) = (nginx("a"), nginx("b"));
     let proxy = Cluster::new()
         .server(&a)
         .server(&b)
-        .pool("", &[("a", ""), ("b", "")])
+        .pool("", &[("a", "max_fails: 0"), ("b", "")])
         .on(host);
     a.kill();
     assert_eq!(proxy.sequence(4), ["b"; 4]);

@@ -401,6 +401,8 @@ impl Both {
             .decide(&head, &mut self.random, &mut edits, |pool| {
                 if pool.needs_load() {
                     pool.read_others(now_us, slots, shared);
+                } else if pool.needs_time() {
+                    pool.note_time(now_us);
                 }
             });
         let Decision::Steered {
@@ -484,8 +486,10 @@ impl Both {
                 .set_shared_data(VM_ID, &key, &members.encode(), 0)
         );
         self.shared.0.insert(key, members.encode());
+        let now_us = self.filter.clock.now_us();
         self.filter.tick();
         for pool in self.policy.pools_mut() {
+            pool.note_time(now_us);
             pool.tick(&mut self.shared);
         }
     }

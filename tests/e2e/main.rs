@@ -13,6 +13,7 @@ mod access_log;
 mod admin;
 mod bad_config;
 mod build_filter;
+mod control;
 mod harness;
 
 mod addresses;
@@ -25,6 +26,7 @@ mod failover;
 mod faults;
 mod filter_picks;
 mod headers;
+mod health;
 mod http2;
 mod long_exchanges;
 mod malformed;

@@ -178,6 +178,25 @@ fn a_connection_without_a_word_has_no_line() {
     assert_eq!(metric(&proxy, "evenkeel_connections_failed_total"), 1);
 }
 
+/// Its connection stays for a moment, lest a reset overtakes the answer: longer than a head may take here.
+#[test]
+fn who_was_refused_and_stays_is_counted_once() {
+    let (proxy, _web) = proxy("timeouts: {client_header: 1s}");
+    let mut client = proxy.connect();
+    client.send_bytes(b"GARBAGE\r\n\r\n").unwrap();
+    assert_eq!(client.response("GET").unwrap().status, 400);
+    eventually("the connection is gone", PATIENCE, || {
+        let state = proxy.admin_get("/api/state").json();
+        if state["connections"]["open"] == 0 {
+            Ok(())
+        } else {
+            Err(state)
+        }
+    });
+    assert_eq!(metric(&proxy, "evenkeel_connections_failed_total"), 1);
+    only_line(&proxy, "refused");
+}
+
 #[test]
 fn the_combined_format_has_a_line_for_them_too() {
     let folder = tempfile::TempDir::new().unwrap();

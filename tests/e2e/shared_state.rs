@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel::config::Config;
 use evenkeel::run::{self, RunOptions};
+use evenkeel_policy::config::Tier;
 use evenkeel_policy::contract::VM_ID;
 use evenkeel_policy::upstream::{
     AdminChange, Layout, LoadEntry, LoadRecord, Member, Members, id_hash,
@@ -116,9 +117,10 @@ impl Scene {
     fn members(&self, version: u64, members: &[(&dyn Server, u16, AdminChange)]) {
         let servers = members.iter().map(|(server, weight, admin)| Member {
             id: server.name().to_owned(),
-            address: server.address(),
-            weight: *weight,
+            address: Some(server.address()),
+            weight: Some(*weight),
             admin: *admin,
+            tier: Tier::Primary,
         });
         let servers = servers.collect();
         self.set(
@@ -370,18 +372,18 @@ fn hostile_values() -> Vec<Vec<u8>> {
         vec![0xff; 3_000],
         vec![1; 3_000],
         [&[1][..], &[0xff; 8], &[0xff; 2]].concat(),
-        // Members: one server, whose id is longer than all there is; then weight 0; then an unknown kind of address.
-        [&[1][..], &[9; 8], &[1, 0, 255]].concat(),
+        // Members: one server, whose id is longer than all there is; then an unknown state; then an unknown kind of address.
+        [&[2][..], &[9; 8], &[1, 0, 255]].concat(),
         [
-            &[1][..],
+            &[2][..],
             &[8; 8],
-            &[1, 0, 1, b'a', 0, 0, 0, 4, 127, 0, 0, 1, 80, 0],
+            &[1, 0, 1, b'a', 4, 1, 0, 0, 4, 127, 0, 0, 1, 80, 0],
         ]
         .concat(),
         [
-            &[1][..],
+            &[2][..],
             &[7; 8],
-            &[1, 0, 1, b'a', 0, 1, 0, 5, 127, 0, 0, 1, 80, 0],
+            &[1, 0, 1, b'a', 0, 1, 0, 0, 5, 127, 0, 0, 1, 80, 0],
         ]
         .concat(),
         // Load: 64 entries promised, none there; 255 chunks.

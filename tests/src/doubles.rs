@@ -7,6 +7,8 @@
 //! | [`silent`] | accepts, reads the request, never answers |
 //! | [`truncates`] | promises 1,000 bytes, sends 10, closes |
 //! | [`stalls`] | promises 1,000 bytes, sends 10, and then nothing |
+//! | [`pours`] | answers 200 with a body of a gibibyte, as fast as it is taken |
+//! | [`streams_for_ever`] | answers 200 with a body that never ends, a little at a time |
 //! | [`goes_stale`] | keeps a connection alive, then closes it when it is used again |
 //! | [`babbles`] | answers with something that is not HTTP |
 //! | [`unreachable`] | does not even answer the connection attempt |
@@ -16,7 +18,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cluster::Server;
 use crate::ports;
@@ -82,6 +84,10 @@ enum Next {
     Request,
     Close,
     Hold,
+    /// So many bytes more.
+    Pour(u64),
+    /// A few bytes at a time, until the other side gives up.
+    Trickle,
 }
 
 /// Answers 200 with its name, and keeps every byte it was sent.
@@ -116,6 +122,22 @@ pub fn stalls(name: &str) -> Double {
             b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n0123456789".to_vec(),
             Next::Hold,
         )
+    })
+}
+
+/// Answers 200 with a body of a gibibyte, as fast as it is taken.
+pub fn pours(name: &str) -> Double {
+    start(name, |_, _| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1 << 30);
+        (head.into_bytes(), Next::Pour(1 << 30))
+    })
+}
+
+/// Answers 200 with a body that never ends, a little at a time.
+pub fn streams_for_ever(name: &str) -> Double {
+    start(name, |_, _| {
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        (head.to_vec(), Next::Trickle)
     })
 }
 
@@ -187,6 +209,23 @@ fn serve(mut stream: TcpStream, seen: &Seen, name: &str, answer: Answer) {
         match next {
             Next::Request => {}
             Next::Close => return,
+            Next::Pour(mut left) => {
+                let piece = vec![b'x'; 64 << 10];
+                while left > 0 {
+                    let size = piece.len().min(usize::try_from(left).unwrap());
+                    if stream.write_all(&piece[..size]).is_err() {
+                        return;
+                    }
+                    left -= size as u64;
+                }
+            }
+            Next::Trickle => {
+                let end = Instant::now() + HOLD;
+                while Instant::now() < end && stream.write_all(b"5\r\ndrip \r\n").is_ok() {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                return;
+            }
             Next::Hold => {
                 // Until the other side gives up.
                 stream.set_read_timeout(Some(HOLD)).unwrap();

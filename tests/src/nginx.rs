@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::child::Child;
@@ -89,6 +90,26 @@ impl Nginx {
         self.child.kill();
     }
 
+    /// `/health` answers 503 from now on.
+    pub fn fall_sick(&self) {
+        std::fs::write(self.directory.path().join("sick"), "").unwrap();
+    }
+
+    /// `/health` answers 200 again.
+    pub fn get_well(&self) {
+        std::fs::remove_file(self.directory.path().join("sick")).unwrap();
+    }
+
+    /// It accepts (the kernel does that), and never answers.
+    pub fn hang(&self) {
+        self.child.signal(Signal::STOP);
+    }
+
+    /// It goes on where it hung.
+    pub fn go_on(&self) {
+        self.child.signal(Signal::CONT);
+    }
+
     /// What it has answered: `METHOD uri status` a line, in order.
     pub fn seen(&self) -> Vec<String> {
         let log = std::fs::read_to_string(self.directory.path().join("access.log"));
@@ -136,6 +157,7 @@ fn site(name: &str, address: SocketAddr, path: &str) -> String {
          location = /host {{ return 200 $http_host; }}\n\
          location = /500 {{ return 500 {name}; }}\n\
          location = /503 {{ return 503 {name}; }}\n\
+         location = /health {{ if (-f {path}/sick) {{ return 503; }} return 200 'all is well with {name}'; }}\n\
          location = /small {{ client_max_body_size 1k; try_files /page.html =404; }}\n\
          location = /moved {{ return 302 /elsewhere; }}\n\
          location = /headers {{ default_type application/json; return 200 '{{\"x-real-ip\":\"$http_x_real_ip\",\

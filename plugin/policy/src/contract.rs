@@ -11,6 +11,10 @@ pub const POOL_HEADER: &str = "x-evenkeel-pool";
 pub const RETRY_ON_HEADER: &str = "x-envoy-retry-on";
 /// Envoy's per-request retry budget; the filter sets list length − 1.
 pub const MAX_RETRIES_HEADER: &str = "x-envoy-max-retries";
+/// Envoy's per-request list of statuses, comma-separated, that count as failures under `retriable-status-codes`.
+pub const RETRIABLE_STATUSES_HEADER: &str = "x-envoy-retriable-status-codes";
+/// The condition of [`RETRY_ON_HEADER`] under which [`RETRIABLE_STATUSES_HEADER`] is looked at.
+pub const RETRIABLE_STATUSES: &str = "retriable-status-codes";
 
 /// Longest steering list, whatever `retries` says.
 pub const ENDPOINTS_MAX: usize = 8;

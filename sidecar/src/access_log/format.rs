@@ -166,10 +166,12 @@ fn upstream(out: &mut Vec<u8>, exchange: &Exchange) {
     out.extend_from_slice(b",\"pool\":\"");
     out.extend_from_slice(pool.name.as_bytes());
     out.push(b'"');
-    let Some(server) = exchange
-        .server
-        .get()
-        .and_then(|number| pool.servers.get(number))
+    let reach = exchange.reach.borrow();
+    let number = exchange.server.get();
+    let Some(server) = reach
+        .as_ref()
+        .zip(number)
+        .and_then(|(reach, number)| reach.server(number))
     else {
         return;
     };

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use crate::counters::{Counter, ServerCounters, WorkerCounters};
-use crate::generation::Server;
+use crate::members::Server;
 use crate::shared::Shared;
 
 /// Name, kind, help, and which counter.
@@ -214,7 +214,7 @@ fn servers(out: &mut String, shared: &Shared) {
     for (name, kind, help, counter) in OF_SERVERS {
         head(out, name, kind, help);
         for pool in &generation.pools {
-            for server in &pool.servers {
+            for server in pool.roster().members() {
                 let labels = format!("{{pool=\"{}\",server=\"{}\"}}", pool.name, server.id);
                 line(out, name, &labels, total(server, counter));
             }

@@ -1,10 +1,12 @@
-//! The admin interface: health, readiness, metrics and the state, for people and machines on a trusted network.
+//! The admin interface: health, readiness, metrics and the state, for people and machines on a trusted network, and what
+//! operators change at run time, for this machine only (see [`changes`]).
 
+mod changes;
 mod metrics;
 mod state;
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -37,7 +39,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     };
     let open = Arc::new(AtomicUsize::new(0));
     loop {
-        let Ok((stream, _peer)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(ERROR_PAUSE).await;
             continue;
         };
@@ -48,8 +50,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         let (shared, open) = (Arc::clone(&shared), Arc::clone(&open));
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = answer(&shared, &request);
-                async move { Ok::<_, Infallible>(response) }
+                let shared = Arc::clone(&shared);
+                async move { Ok::<_, Infallible>(answer(&shared, peer.ip(), request).await) }
             });
             let serving = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -63,29 +65,83 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET");
-        response
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
+async fn answer(
+    shared: &Shared,
+    peer: IpAddr,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    if let &["api", "pools", pool, "servers", id] = parts.as_slice() {
+        return match (request.method(), decoded(pool), decoded(id)) {
+            (&Method::POST | &Method::PUT | &Method::DELETE, Some(pool), Some(id)) => {
+                json(changes::answer(shared, peer, request, &pool, &id).await)
+            }
+            (&Method::GET | &Method::HEAD, Some(pool), Some(id)) => {
+                json(state::one(shared, &pool, Some(&id)))
+            }
+            (_, None, _) | (_, _, None) => text(StatusCode::BAD_REQUEST, "the path is not UTF-8"),
+            _ => not_allowed("GET, HEAD, POST, PUT, DELETE"),
+        };
     }
-    match request.uri().path() {
-        "/healthz" => text(StatusCode::OK, "ok"),
-        "/readyz" if shared.is_ready() => text(StatusCode::OK, "ready"),
-        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready"),
-        "/metrics" => content(
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return not_allowed("GET, HEAD");
+    }
+    match parts.as_slice() {
+        ["healthz"] => text(StatusCode::OK, "ok"),
+        ["readyz"] => match state::not_ready(shared) {
+            None => text(StatusCode::OK, "ready"),
+            Some(why) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &format!("not ready: {why}"),
+            ),
+        },
+        ["metrics"] => content(
             StatusCode::OK,
             "text/plain; version=0.0.4",
             metrics::render(shared),
         ),
-        "/api/state" => content(StatusCode::OK, "application/json", state::render(shared)),
+        ["api", "state"] => content(StatusCode::OK, "application/json", state::render(shared)),
+        ["api", "pools"] => json(state::all(shared)),
+        ["api", "pools", pool] => match decoded(pool) {
+            Some(pool) => json(state::one(shared, &pool, None)),
+            None => text(StatusCode::BAD_REQUEST, "the path is not UTF-8"),
+        },
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /healthz /readyz /metrics /api/state",
+            "there are /healthz /readyz /metrics /api/state /api/pools",
         ),
     }
+}
+
+/// A part of a path without its `%`s; `None`: it is not UTF-8, or a `%` stands for nothing.
+fn decoded(part: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.bytes();
+    while let Some(byte) = rest.next() {
+        let byte = match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                let (high, low) = (digit(rest.next())?, digit(rest.next())?);
+                u8::try_from(high * 16 + low).ok()?
+            }
+            byte => byte,
+        };
+        bytes.push(byte);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn json((status, value): changes::Answer) -> Response<Full<Bytes>> {
+    content(status, "application/json", value.to_string())
+}
+
+fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "not with this method");
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(methods));
+    response
 }
 
 fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use anyhow::bail;
+
 use super::yaml::{address, indented};
 use super::{cluster, listener};
 use crate::config::Config;
@@ -25,6 +27,13 @@ pub(super) fn render(config: &Config, wasm: &Path) -> anyhow::Result<String> {
     }
     out.push_str("  clusters:\n");
     for pool in &config.policy.pools {
+        if let Some(named) = pool.named.first() {
+            bail!(
+                "policy.pools.{}.servers: `{}` is a name: the filter in Envoy steers to addresses, and nobody there tells it those of a name",
+                pool.name,
+                named.server.id
+            );
+        }
         out.push_str(&indented(&cluster::render(config, pool), 2));
     }
     Ok(out)

@@ -5,20 +5,21 @@
 
 use evenkeel_policy::config::{AdminState, PoolConfig, ServerConfig, Tier};
 use evenkeel_policy::contract::{
-    CHECK_CLUSTER_SUFFIX, EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER, RETRY_ON_HEADER,
-    STEERING_HEADER,
+    CHECK_CLUSTER_SUFFIX, EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER,
+    RETRIABLE_STATUSES_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
 };
 
 use super::yaml::{address, indented, quoted, seconds};
 use crate::config::Config;
 
 /// Headers of the contract and of Envoy itself that end here.
-const NOT_FOR_SERVERS: [&str; 9] = [
+const NOT_FOR_SERVERS: [&str; 10] = [
     STEERING_HEADER,
     POOL_HEADER,
     EXPLAIN_HEADER,
     RETRY_ON_HEADER,
     MAX_RETRIES_HEADER,
+    RETRIABLE_STATUSES_HEADER,
     "x-envoy-internal",
     "x-envoy-external-address",
     "x-envoy-attempt-count",

@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::bail;
 use evenkeel_policy::config::{ListenerIdentity, Mode, filter_configuration};
 use evenkeel_policy::contract::{
-    HTTP_ROOT_ID, MAX_RETRIES_HEADER, POOL_HEADER, RETRY_ON_HEADER, STEERING_HEADER, VM_ID,
+    HTTP_ROOT_ID, MAX_RETRIES_HEADER, POOL_HEADER, RETRIABLE_STATUSES_HEADER, RETRY_ON_HEADER,
+    STEERING_HEADER, VM_ID,
 };
 
 use super::yaml::{address, indented, pretty_json, quoted, seconds};
@@ -21,7 +22,7 @@ const NOBODY_MAY_SEND: [&str; 15] = [
     RETRY_ON_HEADER,
     MAX_RETRIES_HEADER,
     "x-envoy-retry-grpc-on",
-    "x-envoy-retriable-status-codes",
+    RETRIABLE_STATUSES_HEADER,
     "x-envoy-retriable-header-names",
     "x-envoy-hedge-on-per-try-timeout",
     "x-envoy-upstream-alt-stat-name",
@@ -91,6 +92,10 @@ common_http_protocol_options: {{ idle_timeout: {idle}, max_headers_count: {heade
 http_protocol_options: {{ accept_http_10: true, enable_trailers: true }}
 http2_protocol_options: {{ max_concurrent_streams: {HTTP2_STREAMS_MAX} }}
 upgrade_configs: [ {{ upgrade_type: websocket }} ]
+local_reply_config:               # as the filter and evenkeel's own proxy say it
+  mappers:
+  - filter: {{ status_code_filter: {{ comparison: {{ op: EQ, value: {{ default_value: 503, runtime_key: evenkeel.retry_after }} }} }} }}
+    headers_to_add: [ {{ header: {{ key: retry-after, value: \"5\" }}, append_action: ADD_IF_ABSENT }} ]
 ",
         name = quoted(&listener.name),
         scheme = if listener.tls_files.is_some() { "https" } else { "http" },

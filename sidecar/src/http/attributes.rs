@@ -69,7 +69,7 @@ fn upstream(exchange: &Exchange, attribute: Attribute, answer: &mut dyn FnMut(Va
             None => return false,
         },
         Attribute::UpstreamNumEndpoints => match pool(exchange) {
-            Some(pool) => answer(Value::Uint(pool.servers.len() as u64)),
+            Some(pool) => answer(Value::Uint(pool.roster().members().count() as u64)),
             None => return false,
         },
         Attribute::UpstreamRequestAttemptCount => {

@@ -1,26 +1,35 @@
-//! HTTP calls that filters make: to a pool, to one exact server of a pool (`<pool>.check`).
+//! HTTP calls that filters make: to a pool, to one exact server of a pool (`<pool>.check`), to the host (`session-store`).
 //!
 //! A call names its server, in the header that steers requests. One that names none, or no member of the pool, is refused at once:
 //! nobody else is chosen, as in the configuration that `evenkeel envoy` makes.
 //!
 //! Outcomes are Envoy's: no connection or closed without an answer is a `503` response, no head in time a `504`, an end in
 //! the middle of the body a reset.
+//!
+//! Each call has a connection of its own, and its time is over when its timeout is, however much still comes. A body longer than
+//! [`BODY_MAX`] is a reset, in Envoy too (`evenkeel envoy` sets its limit).
 
 use std::cell::Cell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_host::embedder::{CallRefused, HttpCall, HttpCallOutcome, Pairs};
-use evenkeel_policy::contract::{CHECK_CLUSTER_SUFFIX, STEERING_HEADER};
+use evenkeel_policy::contract::{CHECK_CLUSTER_SUFFIX, SESSION_STORE_CLUSTER, STEERING_HEADER};
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri};
-use http_body_util::{BodyExt, Limited};
+use http_body::Body;
+use hyper::body::Incoming;
 
-use crate::generation::Server;
+use crate::generation::Generation;
 use crate::http::body::UpstreamBody;
+use crate::http::bridge;
+use crate::members::Server;
 use crate::upstream::connect::connect;
+use crate::upstream::connection::Connection;
 use crate::worker::{Active, Worker};
 
 /// Calls in flight of one VM.
@@ -39,13 +48,21 @@ pub(crate) fn start(
     if in_flight.get() >= CALLS_MAX {
         return Err(CallRefused::NoEndpoints);
     }
-    let target = Target::find(active, &call)?;
-    let request = request(&call).ok_or(CallRefused::UnknownUpstream)?;
+    let route = if call.upstream == SESSION_STORE_CLUSTER.as_bytes() {
+        Route::Bridge(Arc::clone(&active.generation))
+    } else {
+        let target = Target::find(active, &call)?;
+        let request = request(&call).ok_or(CallRefused::UnknownUpstream)?;
+        Route::Server(target, Box::new(request))
+    };
     in_flight.set(in_flight.get() + 1);
     worker.counters.filter_calls.add(1);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
-        let outcome = perform(&worker, &target, request, &call).await;
+        let outcome = match route {
+            Route::Server(target, request) => perform(&worker, &target, *request, &call).await,
+            Route::Bridge(generation) => bridge::answer(&generation, &call).await,
+        };
         if let Some(environment) = worker.environment(vm) {
             environment
                 .calls_in_flight
@@ -58,10 +75,15 @@ pub(crate) fn start(
     Ok(())
 }
 
+/// Where a call goes.
+enum Route {
+    Server(Target, Box<Request<UpstreamBody>>),
+    Bridge(Arc<Generation>),
+}
+
 struct Target {
-    generation: Arc<crate::generation::Generation>,
-    pool: usize,
-    server: usize,
+    server: Arc<Server>,
+    connect_timeout: Duration,
 }
 
 impl Target {
@@ -82,20 +104,16 @@ impl Target {
             .pools
             .get(number)
             .ok_or(CallRefused::UnknownUpstream)?;
+        let reach = active.reach(number).ok_or(CallRefused::UnknownUpstream)?;
         let named = steering.and_then(|(_, list)| {
             list.split(|&byte| byte == b',')
-                .find_map(|entry| pool.server_at(entry.trim_ascii()))
+                .find_map(|entry| reach.roster.server_at(entry.trim_ascii()))
         });
+        let server = named.and_then(|number| reach.server(number));
         Ok(Self {
-            generation: Arc::clone(generation),
-            pool: number,
-            server: named.ok_or(CallRefused::NoEndpoints)?,
+            server: Arc::clone(server.ok_or(CallRefused::NoEndpoints)?),
+            connect_timeout: pool.connect_timeout,
         })
-    }
-
-    fn server(&self) -> Option<(&crate::generation::Pool, &Server)> {
-        let pool = self.generation.pools.get(self.pool)?;
-        Some((pool, pool.servers.get(self.server)?))
     }
 }
 
@@ -152,13 +170,10 @@ async fn perform(
     request: Request<UpstreamBody>,
     call: &HttpCall,
 ) -> HttpCallOutcome {
-    let Some((pool, server)) = target.server() else {
-        return made(503, "no healthy upstream");
-    };
     let deadline = tokio::time::Instant::now() + call.timeout;
     let connecting = connect(
-        server.address,
-        pool.connect_timeout.min(call.timeout),
+        target.server.address,
+        target.connect_timeout.min(call.timeout),
         &worker.clock,
     );
     let Ok(mut connection) = connecting.await else {
@@ -190,21 +205,38 @@ async fn perform(
             .iter()
             .map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec())),
     );
-    let mut collecting = Box::pin(Limited::new(incoming, BODY_MAX).collect());
-    let collected = std::future::poll_fn(|cx| {
-        connection.drive(cx);
-        collecting.as_mut().poll(cx)
-    });
-    match tokio::time::timeout_at(deadline, collected).await {
-        Ok(Ok(collected)) => {
-            let trailers = collected.trailers().map(pairs).unwrap_or_default();
-            HttpCallOutcome::Response {
-                headers,
-                body: collected.to_bytes().to_vec(),
-                trailers,
+    let collecting = collect(&mut connection, incoming);
+    match tokio::time::timeout_at(deadline, collecting).await {
+        Ok(Some((body, trailers))) => HttpCallOutcome::Response {
+            headers,
+            body,
+            trailers,
+        },
+        Ok(None) | Err(_) => HttpCallOutcome::Reset,
+    }
+}
+
+/// The body and its trailers; `None`: it broke off, or is too long.
+async fn collect(connection: &mut Connection, mut incoming: Incoming) -> Option<(Vec<u8>, Pairs)> {
+    let (mut body, mut trailers) = (Vec::new(), Pairs::new());
+    // Ends with the body, or with the room for it.
+    loop {
+        let frame = std::future::poll_fn(|cx| {
+            connection.drive(cx);
+            Pin::new(&mut incoming).poll_frame(cx)
+        });
+        let Some(frame) = frame.await else {
+            return Some((body, trailers));
+        };
+        match frame.ok()?.into_data() {
+            Ok(data) => {
+                if data.len() > BODY_MAX - body.len() {
+                    return None;
+                }
+                body.extend_from_slice(&data);
             }
+            Err(frame) => trailers = frame.trailers_ref().map(pairs).unwrap_or_default(),
         }
-        Ok(Err(_)) | Err(_) => HttpCallOutcome::Reset,
     }
 }
 

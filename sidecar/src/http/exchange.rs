@@ -21,7 +21,7 @@ use crate::http::filtered::{Direction, Flow};
 use crate::http::head::RequestHead;
 use crate::http::local_reply::Why;
 use crate::upstream::socket::Socket;
-use crate::worker::{Active, Worker};
+use crate::worker::{Active, Reach, Worker};
 
 /// Bits of `response.flags`, as Envoy's `stream_info.h` numbers them.
 pub(crate) mod flags {
@@ -91,7 +91,9 @@ pub(crate) struct Exchange {
     pub(crate) facts: Facts,
     /// The pool chosen, by its number in the generation.
     pub(crate) pool: Cell<Option<usize>>,
-    /// The server that answers, or was tried last.
+    /// Its servers, as they were when the request was sent.
+    pub(crate) reach: RefCell<Option<Rc<Reach>>>,
+    /// The server of these that answers, or was tried last.
     pub(crate) server: Cell<Option<usize>>,
     /// The server's socket, while its activity counts.
     pub(crate) socket: RefCell<Option<Rc<Socket>>>,
@@ -216,6 +218,7 @@ impl Exchange {
             body_state: Cell::new(body_state),
             facts: Facts::default(),
             pool: Cell::new(None),
+            reach: RefCell::new(None),
             server: Cell::new(None),
             socket: RefCell::new(None),
             in_flight: RefCell::new(None),

@@ -8,9 +8,10 @@
 //! | closed before the response head, nothing had been sent | the next |
 //! | the same, something had been sent | the next if the request is idempotent and none of its body was sent |
 //! | the same, on a connection from the pool | first once more to the same server, on a fresh connection, if safe as above: the server closed an idle connection just when it was used, which is no failure of its |
+//! | an answer with a status that the filter named | the next, if the request is idempotent and none of its body was sent; the last server's answer goes to the client as it is |
 //! | silent too long, not HTTP, closed in the middle of the response | no other |
 //!
-//! All but the last but one only as far as the filter's retry headers allow.
+//! All but the fourth only as far as the filter's retry headers allow.
 //!
 //! # Why informational responses end here
 //!
@@ -45,6 +46,7 @@ use crate::http::steering::{self, Conditions};
 use crate::upstream::connect::{ConnectError, connect};
 use crate::upstream::connection::Connection;
 use crate::upstream::pool::Endpoint;
+use crate::worker::Reach;
 
 /// What came of it.
 pub(crate) enum Outcome {
@@ -64,16 +66,17 @@ enum Failure {
 
 /// Sends the exchange's request.
 pub(crate) async fn forward(exchange: &Rc<Exchange>, hop_by_hop: &HopByHop) -> Outcome {
-    let generation = Rc::clone(&exchange.active);
-    let planned = steering::plan(&exchange.request.borrow(), &generation.generation);
-    let plan = match planned {
-        Ok(plan) => plan,
+    let active = Rc::clone(&exchange.active);
+    let planned = steering::plan(&exchange.request.borrow(), &active);
+    let (plan, reach) = match planned {
+        Ok(planned) => planned,
         Err(why) => return Outcome::Own(why),
     };
-    let Some(pool) = generation.generation.pools.get(plan.pool) else {
+    let Some(pool) = active.generation.pools.get(plan.pool) else {
         return Outcome::Own(Why::UnknownPool);
     };
     exchange.pool.set(Some(plan.pool));
+    exchange.reach.replace(Some(Rc::clone(&reach)));
     exchange.silence_max.set(ticks(pool.response_timeout));
     let is_idempotent = exchange.request.borrow().is_idempotent();
     let mut last = Why::NoHealthyUpstream;
@@ -84,7 +87,17 @@ pub(crate) async fn forward(exchange: &Rc<Exchange>, hop_by_hop: &HopByHop) -> O
         if attempt > 0 {
             exchange.worker().counters.retries.add(1);
         }
-        match attempt_server(exchange, pool, plan.pool, number, is_idempotent, hop_by_hop).await {
+        match attempt_server(exchange, pool, &reach, number, is_idempotent, hop_by_hop).await {
+            Ok((response, _connection))
+                if plan.conditions.names_status(response.status())
+                    && attempt < plan.retries_max as usize
+                    && plan.server(attempt + 1).is_some()
+                    && is_idempotent
+                    && is_body_repeatable(exchange) =>
+            {
+                // Its connection goes with the answer that nobody reads, as in nginx.
+                exchange.charge_failure();
+            }
             Ok((response, connection)) => {
                 exchange.facts.forget_failures();
                 return Outcome::Answered(response, connection);
@@ -138,17 +151,14 @@ fn is_body_repeatable(exchange: &Exchange) -> bool {
 async fn attempt_server(
     exchange: &Rc<Exchange>,
     pool: &Pool,
-    pool_number: usize,
+    reach: &Reach,
     number: usize,
     is_idempotent: bool,
     hop_by_hop: &HopByHop,
 ) -> Result<(Response<Incoming>, Box<Connection>), Failure> {
     let nobody = || Failure::Over(Outcome::Own(Why::NoHealthyUpstream));
-    let server = pool.servers.get(number).ok_or_else(nobody)?;
-    let endpoint = exchange
-        .active
-        .endpoint(pool_number, number)
-        .ok_or_else(nobody)?;
+    let server = reach.server(number).ok_or_else(nobody)?;
+    let endpoint = reach.endpoint(number).ok_or_else(nobody)?;
     let facts = &exchange.facts;
     facts.attempts.set(facts.attempts.get() + 1);
     facts.upstream.set(Some(server.address));
@@ -156,7 +166,7 @@ async fn attempt_server(
     exchange.count_in_flight(server.counters.get(exchange.worker().index));
     let_others_decide().await;
     // A connection from the pool may turn out stale once; then a fresh one.
-    if let Some(connection) = take_idle(&endpoint, is_idempotent).await {
+    if let Some(connection) = take_idle(endpoint, is_idempotent).await {
         exchange.worker().counters.upstream_reuses.add(1);
         match send(exchange, connection, hop_by_hop).await {
             Err(Failure::Server {
@@ -166,7 +176,7 @@ async fn attempt_server(
             outcome => return outcome,
         }
     }
-    let connection = open(exchange, &endpoint, pool).await?;
+    let connection = open(exchange, endpoint, pool).await?;
     send(exchange, connection, hop_by_hop).await
 }
 

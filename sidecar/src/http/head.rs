@@ -35,11 +35,12 @@ const fn bad(why: &'static str) -> Malformed {
 }
 
 /// Headers that steer: only filters may set them, and no server gets them.
-const STEERING: [&str; 6] = [
+const STEERING: [&str; 7] = [
     contract::STEERING_HEADER,
     contract::POOL_HEADER,
     contract::RETRY_ON_HEADER,
     contract::MAX_RETRIES_HEADER,
+    contract::RETRIABLE_STATUSES_HEADER,
     contract::EXPLAIN_HEADER,
     "x-envoy-original-dst-host",
 ];
@@ -228,6 +229,7 @@ mod tests {
             "x-envoy-original-dst-host",
             "x-envoy-retry-on",
             "x-envoy-max-retries",
+            "x-envoy-retriable-status-codes",
             "x-envoy-upstream-rq-timeout-ms",
             "x-envoy-upstream-rq-per-try-timeout-ms",
         ];

@@ -2,12 +2,16 @@
 
 use evenkeel_host::embedder::Pairs;
 use http::StatusCode;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 
 use crate::http::exchange::{ResponseHead, flags};
 
 /// Header that says why, in one word.
 const ERROR_HEADER: &str = "x-evenkeel-error";
+/// Seconds after which whoever was answered 503 may ask again; the filter says the same.
+const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("5");
 
 /// Why the proxy answers itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +133,9 @@ pub(crate) fn own(why: Why) -> Reply {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     if why.closes() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if words.status == 503 {
+        headers.insert(RETRY_AFTER, RETRY_AFTER_S);
     }
     let status = StatusCode::from_u16(words.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     Reply {

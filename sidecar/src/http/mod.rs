@@ -2,6 +2,7 @@
 
 pub(crate) mod attributes;
 pub(crate) mod body;
+mod bridge;
 pub(crate) mod calls;
 pub(crate) mod client;
 pub(crate) mod exchange;

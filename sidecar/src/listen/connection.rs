@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::config::Limits;
-use crate::http::client::{Client, Order, Tls};
+use crate::http::client::{Client, Order, Phase, Tls};
 use crate::http::refused::Refused;
 use crate::http::{server, upgrade};
 
@@ -164,6 +164,7 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     match ended {
         None => {
             Refused::late(client).record(client);
+            client.enter(Phase::Busy);
             client.must_linger.set(true);
             // Who does not read it is cut off.
             let answer = stream.write_all(LATE_ANSWER);
@@ -184,6 +185,8 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     if let Some(tunnel) = tunnel {
         Box::pin(upgrade::copy(client, stream, parts.read_buf, tunnel)).await;
     } else if client.must_linger.get() {
+        // Refused already: what it still sends is no head that could be late.
+        client.enter(Phase::Busy);
         Box::pin(linger(stream)).await;
     }
 }

@@ -1,11 +1,37 @@
-//! Addresses of servers: `ip:port` and `[v6]:port`. Names of DNS are refused, saying so.
+//! Addresses of servers: `ip:port`, `[v6]:port`, and `name:port` for a name of DNS, which the host of the filter resolves.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::names::shortened;
 
+/// Longest name of DNS, and longest part of one between dots (RFC 1035 section 2.3.4).
+const NAME_BYTES_MAX: usize = 253;
+const LABEL_BYTES_MAX: usize = 63;
+
+/// Reads `name:port`; `None`: it is no name. In lower case, without a dot at the end. A name whose last part is a number could be
+/// taken for an address (WHATWG URL section 3.5) and is none here.
+pub(super) fn server_name(text: &str) -> Option<(String, u16)> {
+    let (name, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_label = |label: &str| {
+        (1..=LABEL_BYTES_MAX).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let last = name.rsplit('.').next()?;
+    let is_name = name.len() <= NAME_BYTES_MAX
+        && name.split('.').all(is_label)
+        && last.bytes().any(|byte| byte.is_ascii_alphabetic())
+        && !last.starts_with("0x");
+    is_name.then(|| (name.to_ascii_lowercase(), port))
+}
+
 /// Reads a server's address. The error says what was expected.
-pub(super) fn server_address(text: &str) -> Result<SocketAddr, String> {
+pub fn server_address(text: &str) -> Result<SocketAddr, String> {
     let found = shortened(text);
     let Ok(address) = text.parse::<SocketAddr>() else {
         return Err(why_not_an_address(text, &found));
@@ -53,9 +79,7 @@ fn why_not_an_address(text: &str, found: &str) -> String {
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
     if like_a_name && host.bytes().any(|byte| byte.is_ascii_alphabetic()) {
-        return format!(
-            "names are not served yet: expected `ip:port` or `[v6]:port`, found `{found}`"
-        );
+        return format!("expected `ip:port`, `[v6]:port` or `name:port`, found `{found}`");
     }
     format!("expected `ip:port` or `[v6]:port`, found `{found}`")
 }
@@ -84,8 +108,8 @@ mod tests {
             ("[::]:80", "one server"),
             ("224.0.0.1:80", "one server"),
             ("[::ffff:10.0.0.1]:80", "`10.0.0.1:80`"),
-            ("web1:80", "names are not served yet"),
-            ("web1.example.org", "names are not served yet"),
+            ("web1.example.org", "name:port"),
+            ("web_1:0", "name:port"),
             ("010.0.0.1:80", "ip:port"),
             ("", "ip:port"),
             ("http://10.0.0.1/", "ip:port"),
@@ -94,5 +118,37 @@ mod tests {
             let message = server_address(bad).unwrap_err();
             assert!(message.contains(expected), "{bad}: {message}");
         }
+    }
+    #[track_caller]
+    fn check(text: &str, expected: Option<(&str, u16)>) {
+        let name = server_name(text);
+        let name = name.as_ref().map(|(host, port)| (host.as_str(), *port));
+        assert_eq!(name, expected, "{text}");
+    }
+
+    #[test]
+    fn names_of_dns_are_told_from_addresses() {
+        check("web1:80", Some(("web1", 80)));
+        check("Web.Internal.:8080", Some(("web.internal", 8080)));
+        check("localhost:1", Some(("localhost", 1)));
+        check("a_b.c-d:65535", Some(("a_b.c-d", 65_535)));
+        for none in [
+            "10.0.0.1:80",
+            "[::1]:80",
+            "web:0",
+            "web",
+            "10.0.1:80",
+            "a..b:80",
+            "-a:80",
+            "a-:80",
+            ":80",
+            "a b:80",
+            "0x7f.1:80",
+            "0x7f:80",
+        ] {
+            check(none, None);
+        }
+        check(&format!("{}:80", "a".repeat(64)), None);
+        check(&format!("{}a:80", "a.".repeat(127)), None);
     }
 }

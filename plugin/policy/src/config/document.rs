@@ -90,12 +90,15 @@ pub(super) struct PoolDocument {
     pub(super) retries: Option<u64>,
     pub(super) keepalive: Option<KeepaliveDocument>,
     pub(super) timeouts: Option<TimeoutsDocument>,
+    pub(super) resolve: Option<String>,
     pub(super) mode: Option<String>,
     pub(super) hash_key: Option<String>,
     pub(super) hash_balance_factor: Option<u64>,
-    pub(super) health: Option<Value>,
+    pub(super) health: Option<HealthDocument>,
+    pub(super) passive: Option<PassiveDocument>,
+    pub(super) retry_on: Option<Vec<Value>>,
     pub(super) sticky: Option<Value>,
-    pub(super) panic_below: Option<Value>,
+    pub(super) panic_below: Option<u64>,
     pub(super) queue: Option<Value>,
     pub(super) protocol: Option<Value>,
     pub(super) role: Option<Value>,
@@ -113,10 +116,59 @@ pub(super) struct ServerDocument {
     pub(super) weight: Option<u64>,
     pub(super) backup: Option<bool>,
     pub(super) down: Option<bool>,
-    pub(super) max_fails: Option<Value>,
-    pub(super) fail_timeout: Option<Value>,
+    pub(super) max_fails: Option<u64>,
+    pub(super) fail_timeout: Option<String>,
     pub(super) max_conns: Option<Value>,
-    pub(super) slow_start: Option<Value>,
+    pub(super) slow_start: Option<String>,
+}
+
+/// Health checks: by HTTP unless another kind is named.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HealthDocument {
+    pub(super) path: Option<String>,
+    pub(super) method: Option<String>,
+    pub(super) host: Option<String>,
+    pub(super) expect: Option<Vec<Value>>,
+    pub(super) body: Option<String>,
+    pub(super) interval: Option<String>,
+    pub(super) fast_interval: Option<String>,
+    pub(super) timeout: Option<String>,
+    pub(super) rise: Option<u64>,
+    pub(super) fall: Option<u64>,
+    pub(super) tcp: Option<TcpDocument>,
+    pub(super) mysql: Option<MysqlDocument>,
+    pub(super) redis: Option<RedisDocument>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TcpDocument {}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MysqlDocument {
+    pub(super) user: String,
+    pub(super) password_file: Option<String>,
+    pub(super) query: Option<String>,
+    pub(super) equals: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RedisDocument {
+    pub(super) password_file: Option<String>,
+    pub(super) role: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PassiveDocument {
+    pub(super) statuses: Option<Vec<Value>>,
+    pub(super) failures: Option<u64>,
+    pub(super) ejection: Option<String>,
+    pub(super) ejection_max: Option<String>,
+    pub(super) share_max: Option<u64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -4,7 +4,7 @@
 //! same subtree through here, so that they cannot disagree about what it says. Every error names the key by its path, what was
 //! expected there and what was found; a key that is understood but not served yet is refused, never ignored.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -21,16 +21,25 @@ mod addresses;
 mod document;
 mod filter;
 mod hashing;
+mod health;
 mod names;
 mod pools;
 mod real_ip;
 mod request_headers;
+mod retry_on;
 mod routes;
+mod server_life;
+mod statuses;
 mod unserved;
 
+pub use addresses::server_address as parse_server_address;
 pub use document::Document;
 pub use filter::{FilterConfig, ListenerIdentity, Mode, filter_configuration};
+pub use health::{BridgeProbe, HealthConfig, HttpProbe, Probe};
 pub use names::{check_name, nearest};
+pub use retry_on::RetryOn;
+pub use server_life::{PassiveConfig, ServerLimits};
+pub use statuses::StatusSet;
 
 /// Most pools of one configuration.
 pub const POOLS_MAX: usize = 1_024;
@@ -118,14 +127,27 @@ pub struct RouteSummary {
 pub struct PoolConfig {
     pub name: String,
     pub algorithm: Algorithm,
-    /// In the order of the file; at least one, at most [`SERVERS_MAX`], at least one of them primary.
+    /// In the order of the file; at most [`SERVERS_MAX`]. With [`PoolConfig::named`] at least one,
+    /// and at least one of them primary.
     pub servers: Vec<ServerConfig>,
+    /// Servers whose addresses a name of DNS has; each address becomes one server.
+    pub named: Vec<NamedServer>,
+    /// How often their names are resolved.
+    pub resolve: Duration,
     /// What the method hashes; `None` if it hashes no key.
     pub hash_key: Option<HashKey>,
     /// Most load of a server in percent of its share (101 and more), under methods that hash; `None`: no bound.
     pub hash_balance_factor: Option<u16>,
     /// Further servers to try after the first: 0–7.
     pub retries: u8,
+    /// What must have happened for that.
+    pub retry_on: RetryOn,
+    /// Percent of available servers under which all are used; 0: never.
+    pub panic_below: u8,
+    /// Active checks; `None`: nobody asks, and servers are up.
+    pub health: Option<HealthConfig>,
+    /// Ejection of those that fail again and again.
+    pub passive: Option<PassiveConfig>,
     pub keepalive: Keepalive,
     pub timeouts: PoolTimeouts,
 }
@@ -140,6 +162,28 @@ pub struct ServerConfig {
     pub weight: u16,
     pub tier: Tier,
     pub admin: AdminState,
+    pub limits: ServerLimits,
+}
+
+/// Servers under one name.
+#[derive(Debug, Clone)]
+pub struct NamedServer {
+    /// A name of DNS, in lower case.
+    pub host: String,
+    /// What all of them are alike in: [`ServerConfig::id`] is the beginning of their ids, and of [`ServerConfig::address`] only the
+    /// port counts.
+    pub server: ServerConfig,
+}
+
+impl NamedServer {
+    /// The server with one of the addresses that the name has: `id#ip`.
+    pub fn at(&self, ip: IpAddr) -> ServerConfig {
+        ServerConfig {
+            id: format!("{}#{ip}", self.server.id),
+            address: SocketAddr::new(ip, self.server.address.port()),
+            ..self.server.clone()
+        }
+    }
 }
 
 /// When a server is used.
@@ -213,6 +257,8 @@ impl TryFrom<&Document> for Config {
     }
 }
 
+#[cfg(test)]
+mod life_tests;
 #[cfg(test)]
 mod method_tests;
 #[cfg(test)]

@@ -1,18 +1,22 @@
 //! Pools and their servers.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::addresses::server_address;
+use super::addresses::{server_address, server_name};
 use super::document::{KeepaliveDocument, Named, PoolDocument, ServerDocument, TimeoutsDocument};
 use super::hashing::hash_key;
+use super::health::health;
 use super::names::check_name;
+use super::retry_on::retry_on;
+use super::server_life::{panic_below, passive, server_limits};
 use super::units::parse_duration;
 use super::unserved::{NOT_SERVED, refuse};
 use super::{
-    AdminState, ConfigError, Keepalive, POOLS_MAX, PoolConfig, PoolTimeouts, SERVERS_MAX,
-    ServerConfig, Tier,
+    AdminState, ConfigError, Keepalive, NamedServer, POOLS_MAX, PoolConfig, PoolTimeouts,
+    SERVERS_MAX, ServerConfig, Tier,
 };
 use crate::balance::Algorithm;
 use crate::contract::ENDPOINTS_MAX;
@@ -20,6 +24,9 @@ use crate::upstream::id_hash;
 
 /// Servers tried after the first, unless stated.
 const RETRIES_DEFAULT: u8 = 2;
+/// How often names are resolved, unless stated; HAProxy's `hold valid` is 10 s, nginx keeps to the answer's TTL.
+const RESOLVE_DEFAULT: Duration = Duration::from_secs(30);
+const RESOLVE_MIN: Duration = Duration::from_secs(1);
 /// Percent of an equal share that bound a server's load: with 100 or less there would not be room for all.
 const BALANCE_FACTORS: RangeInclusive<u16> = 101..=10_000;
 /// Most connections kept per worker and endpoint.
@@ -52,7 +59,7 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
         Some(text) => Algorithm::from_name(text)
             .map_err(|message| ConfigError::new(format!("{path}.balance"), message))?,
     };
-    let servers = servers(&path, document, algorithm)?;
+    let (servers, named) = servers(&path, document, algorithm)?;
     let retries = match document.retries {
         None => RETRIES_DEFAULT,
         Some(retries) => u8::try_from(retries)
@@ -69,9 +76,18 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
         name: name.to_owned(),
         algorithm,
         servers,
+        named,
+        resolve: match &document.resolve {
+            None => RESOLVE_DEFAULT,
+            Some(text) => at_least(&format!("{path}.resolve"), text, RESOLVE_MIN)?,
+        },
         hash_key: hash_key(&path, document, algorithm)?,
         hash_balance_factor: hash_balance_factor(&path, document, algorithm)?,
         retries,
+        retry_on: retry_on(&path, document)?,
+        panic_below: panic_below(&path, document)?,
+        health: health(&path, document)?,
+        passive: passive(&path, document.passive.as_ref())?,
         keepalive: keepalive(&format!("{path}.keepalive"), document.keepalive.as_ref())?,
         timeouts: timeouts(&format!("{path}.timeouts"), document.timeouts.as_ref())?,
     })
@@ -121,9 +137,7 @@ fn refuse_what_is_not_served(path: &str, pool: &PoolDocument) -> Result<(), Conf
         }
     }
     let keys = [
-        ("health", &pool.health),
         ("sticky", &pool.sticky),
-        ("panic_below", &pool.panic_below),
         ("queue", &pool.queue),
         ("protocol", &pool.protocol),
         ("role", &pool.role),
@@ -140,7 +154,7 @@ fn servers(
     path: &str,
     pool: &PoolDocument,
     algorithm: Algorithm,
-) -> Result<Vec<ServerConfig>, ConfigError> {
+) -> Result<(Vec<ServerConfig>, Vec<NamedServer>), ConfigError> {
     let path = format!("{path}.servers");
     let documents = pool.servers.as_deref().unwrap_or_default();
     if documents.is_empty() {
@@ -156,11 +170,13 @@ fn servers(
         ));
     }
     let mut servers = Vec::with_capacity(documents.len());
+    let mut named = Vec::new();
     let (mut ids, mut hashes, mut addresses) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (index, document) in documents.iter().enumerate() {
         let path = format!("{path}[{index}]");
         let server = one_server(&path, document, algorithm)?;
-        if !addresses.insert(server.address) {
+        let name = server_name(&document.address);
+        if name.is_none() && !addresses.insert(server.address) {
             return Err(ConfigError::new(
                 format!("{path}.address"),
                 format!("`{}` is in this pool twice", server.address),
@@ -173,15 +189,21 @@ fn servers(
                 format!("`{}` is in this pool twice", server.id),
             ));
         }
-        servers.push(server);
+        match name {
+            Some((host, _port)) => named.push(NamedServer { host, server }),
+            None => servers.push(server),
+        }
     }
-    if servers.iter().all(|server| server.tier == Tier::Backup) {
+    let mut all = servers
+        .iter()
+        .chain(named.iter().map(|named| &named.server));
+    if all.all(|server| server.tier == Tier::Backup) {
         return Err(ConfigError::new(
             path,
             "expected at least one server that is not a backup",
         ));
     }
-    Ok(servers)
+    Ok((servers, named))
 }
 
 fn one_server(
@@ -189,9 +211,13 @@ fn one_server(
     document: &ServerDocument,
     algorithm: Algorithm,
 ) -> Result<ServerConfig, ConfigError> {
-    let address = server_address(&document.address)
-        .map_err(|message| ConfigError::new(format!("{path}.address"), message))?;
+    let address = match server_name(&document.address) {
+        Some((_host, port)) => SocketAddr::from(([0, 0, 0, 0], port)),
+        None => server_address(&document.address)
+            .map_err(|message| ConfigError::new(format!("{path}.address"), message))?,
+    };
     let id = match &document.id {
+        None if address.ip().is_unspecified() => document.address.to_ascii_lowercase(),
         None => address.to_string(),
         Some(id) => {
             check_name(id).map_err(|message| ConfigError::new(format!("{path}.id"), message))?;
@@ -230,22 +256,6 @@ fn one_server(
         );
         return Err(ConfigError::new(format!("{path}.weight"), message));
     }
-    let slow_start = format!("{path}.slow_start");
-    if let Some(why) = algorithm.why_no_slow_start()
-        && refuse(&slow_start, document.slow_start.as_ref()).is_err()
-    {
-        let message = format!("`{}` knows no slow start: {why}", algorithm.name());
-        return Err(ConfigError::new(slow_start, message));
-    }
-    let keys = [
-        ("max_fails", &document.max_fails),
-        ("fail_timeout", &document.fail_timeout),
-        ("max_conns", &document.max_conns),
-        ("slow_start", &document.slow_start),
-    ];
-    for (key, value) in keys {
-        refuse(&format!("{path}.{key}"), value.as_ref())?;
-    }
     let admin = if document.down == Some(true) {
         AdminState::Down
     } else {
@@ -257,6 +267,7 @@ fn one_server(
         weight,
         tier,
         admin,
+        limits: server_limits(path, document, algorithm)?,
     })
 }
 
@@ -305,6 +316,15 @@ fn timeouts(path: &str, document: Option<&TimeoutsDocument>) -> Result<PoolTimeo
         connect: read("connect", &document.connect)?,
         response: read("response", &document.response)?,
     })
+}
+
+fn at_least(path: &str, text: &str, least: Duration) -> Result<Duration, ConfigError> {
+    let duration = positive(path, text)?;
+    if duration < least {
+        let message = format!("expected at least {least:?}, found {duration:?}");
+        return Err(ConfigError::new(path, message));
+    }
+    Ok(duration)
 }
 
 fn positive(path: &str, text: &str) -> Result<Duration, ConfigError> {

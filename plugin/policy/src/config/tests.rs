@@ -34,7 +34,7 @@ pub(super) fn with_pool_key(key: &str, value: Value) -> Value {
     policy
 }
 
-fn with_server_key(key: &str, value: Value) -> Value {
+pub(super) fn with_server_key(key: &str, value: Value) -> Value {
     let mut policy = shop();
     policy["pools"]["shop"]["servers"][0][key] = value;
     policy
@@ -253,9 +253,14 @@ fn wrong_pools_are_refused() {
         "expected a name",
     );
     refused(
-        with_server_key("address", json!("web1:80")),
+        with_server_key("address", json!("web1")),
         "pools.shop.servers[0].address",
-        "names are not served yet",
+        "name:port",
+    );
+    refused(
+        with_pool_key("resolve", json!("100ms")),
+        "pools.shop.resolve",
+        "at least 1s",
     );
     refused(
         with_pool_key("retries", json!(8)),
@@ -319,10 +324,8 @@ fn wrong_pools_are_refused() {
 #[test]
 fn what_is_not_served_yet_is_refused_by_name() {
     let pool_keys = [
-        ("health", json!({"path": "/"})),
         ("sticky", json!({"mode": "session"})),
         ("queue", json!({"length": 1})),
-        ("panic_below", json!(50)),
         ("protocol", json!("mysql")),
         ("role", json!("writer")),
         ("greeting_timeout", json!("5s")),
@@ -338,18 +341,11 @@ fn what_is_not_served_yet_is_refused_by_name() {
             "understood, but not served by this version",
         );
     }
-    for (key, value) in [
-        ("max_fails", json!(1)),
-        ("fail_timeout", json!("10s")),
-        ("max_conns", json!(9)),
-        ("slow_start", json!("1s")),
-    ] {
-        refused(
-            with_server_key(key, value),
-            &format!("pools.shop.servers[0].{key}"),
-            "not served by this version",
-        );
-    }
+    refused(
+        with_server_key("max_conns", json!(9)),
+        "pools.shop.servers[0].max_conns",
+        "not served by this version",
+    );
     for key in ["header", "query", "client", "not"] {
         refused(
             with_match(json!({key: {"a": "b"}})),

@@ -10,7 +10,8 @@ use crate::balance::{Choices, Facts};
 use crate::client_ip::{AddressHeader, RealIp, write_ip};
 use crate::config::Config;
 use crate::contract::{
-    EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
+    EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER, RETRIABLE_STATUSES_HEADER, RETRY_ON_HEADER,
+    STEERING_HEADER,
 };
 use crate::random::Sequence;
 use crate::routing::Router;
@@ -19,11 +20,6 @@ use crate::upstream::{InFlight, Pool};
 const REAL_IP: &[u8] = b"x-real-ip";
 const FORWARDED_FOR: &[u8] = b"x-forwarded-for";
 const FORWARDED_PROTO: &[u8] = b"x-forwarded-proto";
-
-/// When the host may try the next server. `reset` also covers a server that breaks off in the middle of its work, which is only
-/// harmless to repeat for methods that may be repeated (RFC 9110 section 9.2.2).
-const RETRY_REPEATABLE: &[u8] = b"connect-failure,refused-stream,reset";
-const RETRY_UNSENT: &[u8] = b"connect-failure,refused-stream,reset-before-request";
 
 /// What a configuration says, with the state of its pools: one for each configuration of a VM.
 pub struct Policy {
@@ -81,17 +77,29 @@ struct Noted<'a> {
     method: &'a [u8],
     path: &'a [u8],
     host: &'a [u8],
-    scheme: &'a [u8],
+    scheme: &'static [u8],
     request_id: Option<&'a [u8]>,
     forwarded_proto: Option<&'a [u8]>,
-    forwarded_for: Present,
+    forwarded_for: Lines<'a>,
     explain: Explain,
 }
 
+/// The lines of a header that may come more than once, and nearly never does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Present {
-    Yes,
-    No,
+enum Lines<'a> {
+    None,
+    One(&'a [u8]),
+    /// To be looked for once more.
+    Several,
+}
+
+impl<'a> Lines<'a> {
+    fn and(self, line: &'a [u8]) -> Self {
+        match self {
+            Self::None => Self::One(line),
+            Self::One(_) | Self::Several => Self::Several,
+        }
+    }
 }
 
 impl Policy {
@@ -160,13 +168,21 @@ impl Policy {
         };
         let noted = self.note(head.pairs.clone(), peer, edits);
         let client = match trust {
-            Some((real_ip, peer)) => {
-                let lines = head
-                    .pairs
-                    .clone()
-                    .filter(|(name, _)| *name == real_ip.header.name());
-                Some(real_ip.client(peer, lines.map(|(_, value)| value)))
-            }
+            Some((real_ip, peer)) => match (&real_ip.header, noted.forwarded_for) {
+                (AddressHeader::ForwardedFor, Lines::None) => {
+                    Some(real_ip.client(peer, std::iter::empty()))
+                }
+                (AddressHeader::ForwardedFor, Lines::One(line)) => {
+                    Some(real_ip.client(peer, std::iter::once(line)))
+                }
+                _ => {
+                    let lines = head
+                        .pairs
+                        .clone()
+                        .filter(|(name, _)| *name == real_ip.header.name());
+                    Some(real_ip.client(peer, lines.map(|(_, value)| value)))
+                }
+            },
             None => peer_ip,
         };
         let decided = |decision| Decided {
@@ -254,10 +270,10 @@ impl Policy {
             method: b"",
             path: b"",
             host: b"",
-            scheme: b"",
+            scheme: b"http",
             request_id: None,
             forwarded_proto: None,
-            forwarded_for: Present::No,
+            forwarded_for: Lines::None,
             explain: Explain::NotAsked,
         };
         let address_header = self
@@ -267,50 +283,22 @@ impl Policy {
                 AddressHeader::ForwardedFor => None,
                 AddressHeader::Named(name) => Some(name.as_slice()),
             });
+        let removes = self.request_headers.removes();
         for (name, value) in pairs {
-            match name {
-                b":method" => noted.method = value,
-                b":path" => noted.path = value,
-                b":authority" => noted.host = value,
-                b":scheme" => noted.scheme = value,
-                b"x-request-id" if noted.request_id.is_none() => noted.request_id = Some(value),
-                // These are set or removed below, once.
-                REAL_IP => {}
-                FORWARDED_FOR => noted.forwarded_for = Present::Yes,
-                FORWARDED_PROTO => {
-                    if peer == Peer::Trusted && noted.forwarded_proto.is_none() {
-                        noted.forwarded_proto = Some(value);
-                    }
+            // Most headers are let through by their first letter.
+            match name.first() {
+                Some(b':') => {
+                    noted.pseudo(name, value);
+                    continue;
                 }
-                _ => {
-                    if name == EXPLAIN_HEADER.as_bytes() {
-                        noted.explain = Explain::Asked;
-                    }
-                    let removed = self
-                        .request_headers
-                        .iter()
-                        .any(|(known, template)| known == name && template.is_empty());
-                    // What is set anyway need not be removed before.
-                    let set = [
-                        STEERING_HEADER,
-                        POOL_HEADER,
-                        RETRY_ON_HEADER,
-                        MAX_RETRIES_HEADER,
-                    ];
-                    if removed
-                        || (must_go(name, peer, address_header)
-                            && !set.iter().any(|set| set.as_bytes() == name))
-                    {
-                        edits.remove(name);
-                    }
-                }
+                Some(b'x') if noted.is_told(name, value, peer) => continue,
+                _ => {}
+            }
+            let removed = removes && self.request_headers.removes_header(name);
+            if removed || (must_go(name, peer, address_header) && !is_set(name)) {
+                edits.remove(name);
             }
         }
-        noted.scheme = if noted.scheme.eq_ignore_ascii_case(b"https") {
-            b"https"
-        } else {
-            b"http"
-        };
         noted
     }
 
@@ -335,15 +323,21 @@ impl Policy {
         if !templates.names(FORWARDED_FOR) {
             match peer_ip {
                 Some(peer_ip) => edits.set_with(FORWARDED_FOR, |out| {
-                    if peer == Peer::Trusted && noted.forwarded_for == Present::Yes {
-                        let lines = head
-                            .pairs
-                            .clone()
-                            .filter(|(name, _)| *name == FORWARDED_FOR);
-                        for (_, line) in lines.filter(|(_, line)| !line.is_empty()) {
+                    let mut before = |line: &[u8]| {
+                        if !line.is_empty() {
                             out.extend_from_slice(line);
                             out.extend_from_slice(b", ");
                         }
+                    };
+                    match noted.forwarded_for {
+                        _ if peer == Peer::Stranger => {}
+                        Lines::None => {}
+                        Lines::One(line) => before(line),
+                        Lines::Several => head
+                            .pairs
+                            .clone()
+                            .filter(|(name, _)| *name == FORWARDED_FOR)
+                            .for_each(|(_, line)| before(line)),
                     }
                     // The hop that was really there, never the address that was found for it.
                     write_ip(peer_ip, out);
@@ -369,12 +363,59 @@ impl Policy {
         };
         for (name, template) in templates.iter() {
             if !template.is_empty() {
-                edits.set_with(name, |out| template.write(&values, out));
+                edits.set_named(name, |out| template.write(&values, out));
             } else if [REAL_IP, FORWARDED_FOR, FORWARDED_PROTO].contains(&name) {
                 edits.remove(name);
             }
         }
     }
+}
+
+impl<'a> Noted<'a> {
+    fn pseudo(&mut self, name: &[u8], value: &'a [u8]) {
+        match name {
+            b":method" => self.method = value,
+            b":path" => self.path = value,
+            b":authority" => self.host = value,
+            b":scheme" if value.eq_ignore_ascii_case(b"https") => self.scheme = b"https",
+            _ => {}
+        }
+    }
+
+    /// Takes note of a header that is set or removed later, once: whether it is one.
+    fn is_told(&mut self, name: &[u8], value: &'a [u8], peer: Peer) -> bool {
+        match name {
+            REAL_IP => {}
+            FORWARDED_FOR => self.forwarded_for = self.forwarded_for.and(value),
+            FORWARDED_PROTO => {
+                if peer == Peer::Trusted && self.forwarded_proto.is_none() {
+                    self.forwarded_proto = Some(value);
+                }
+            }
+            b"x-request-id" if self.request_id.is_none() => {
+                self.request_id = Some(value);
+                return false;
+            }
+            _ => {
+                if name == EXPLAIN_HEADER.as_bytes() {
+                    self.explain = Explain::Asked;
+                }
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// What is set anyway need not be removed before.
+fn is_set(name: &[u8]) -> bool {
+    let set = [
+        STEERING_HEADER,
+        POOL_HEADER,
+        RETRY_ON_HEADER,
+        MAX_RETRIES_HEADER,
+    ];
+    set.iter().any(|set| set.as_bytes() == name)
 }
 
 /// The headers that steer.
@@ -387,22 +428,35 @@ fn steer(pool: &Pool, choices: &Choices, method: &[u8], edits: &mut Edits) {
             out.extend_from_slice(pool.endpoint(server).as_bytes());
         }
     });
-    edits.set(POOL_HEADER.as_bytes(), pool.name().as_bytes());
+    edits.set_with(POOL_HEADER.as_bytes(), |out| {
+        out.extend_from_slice(pool.name().as_bytes());
+    });
+    // `reset` also covers a server that breaks off in the middle of its work, which is only harmless to repeat for methods that
+    // may be repeated (RFC 9110 section 9.2.2).
+    let retry_on = pool.retry_on();
     let repeatable = matches!(
         method,
         b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
     );
-    edits.set(
-        RETRY_ON_HEADER.as_bytes(),
-        if repeatable {
-            RETRY_REPEATABLE
-        } else {
-            RETRY_UNSENT
-        },
-    );
+    let conditions = if repeatable {
+        &retry_on.repeatable
+    } else {
+        &retry_on.unsent
+    };
+    edits.set_with(RETRY_ON_HEADER.as_bytes(), |out| {
+        out.extend_from_slice(conditions.as_bytes());
+    });
+    if repeatable && !retry_on.statuses.is_empty() {
+        let statuses = retry_on.statuses.as_bytes();
+        edits.set_with(RETRIABLE_STATUSES_HEADER.as_bytes(), |out| {
+            out.extend_from_slice(statuses);
+        });
+    }
     // At most ENDPOINTS_MAX - 1, one digit.
     let retries = u8::try_from(choices.len().saturating_sub(1))
         .unwrap_or(0)
         .min(9);
-    edits.set(MAX_RETRIES_HEADER.as_bytes(), &[b'0' + retries]);
+    edits.set_with(MAX_RETRIES_HEADER.as_bytes(), |out| {
+        out.push(b'0' + retries)
+    });
 }

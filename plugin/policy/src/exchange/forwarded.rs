@@ -5,7 +5,8 @@
 //! away from everybody; so is `Proxy`, which they would read as `HTTP_PROXY`.
 
 use crate::contract::{
-    EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
+    EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER, RETRIABLE_STATUSES_HEADER, RETRY_ON_HEADER,
+    STEERING_HEADER,
 };
 
 /// Whose word a peer's is.
@@ -56,6 +57,7 @@ fn steers(name: &[u8]) -> bool {
         POOL_HEADER,
         RETRY_ON_HEADER,
         MAX_RETRIES_HEADER,
+        RETRIABLE_STATUSES_HEADER,
         EXPLAIN_HEADER,
     ];
     own.iter().any(|own| own.as_bytes() == name)

@@ -5,6 +5,7 @@
 
 use super::Policy;
 use crate::balance::Choices;
+use crate::upstream::Quality;
 
 /// Where a request is.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub enum Exchange {
         counted_on: usize,
         /// When it was sent, microseconds, if the pool's method looks at latencies.
         sent_us: u64,
+        /// The pool's tick at which it was sent.
+        began: u32,
         head: HeadSeen,
     },
     Finished,
@@ -43,36 +46,48 @@ pub struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastAttempt {
     Answered,
+    /// By a status that counts as a failure of the server.
+    AnsweredBadly,
     Failed,
+}
+
+impl Answer {
+    /// Whether it tells of a failure of any server.
+    pub fn has_failed(self) -> bool {
+        self.attempts > 1 || self.last != LastAttempt::Answered
+    }
 }
 
 impl Exchange {
     /// A request was just sent to a list that is not empty.
     pub fn begun(policy: &mut Policy, pool: usize, choices: Choices) -> Self {
         let counted_on = choices.get(0).unwrap_or(0);
-        let mut sent_us = 0;
+        let (mut sent_us, mut began) = (0, 0);
         if let Some(pool) = policy.pools_mut().get_mut(pool) {
             pool.began(counted_on);
             sent_us = pool.now_us();
+            began = pool.ticks();
         }
         Self::Steered {
             pool,
             choices,
             counted_on,
             sent_us,
+            began,
             head: HeadSeen::NotYet,
         }
     }
 
-    /// The pool and the list of a request whose response head was not seen yet.
-    pub fn awaiting(&self) -> Option<(usize, Choices)> {
+    /// The pool, the list and the first tick of a request whose response head was not seen yet.
+    pub fn awaiting(&self) -> Option<(usize, Choices, u32)> {
         match self {
             Self::Steered {
                 pool,
                 choices,
+                began,
                 head: HeadSeen::NotYet,
                 ..
-            } => Some((*pool, *choices)),
+            } => Some((*pool, *choices, *began)),
             _ => None,
         }
     }
@@ -87,8 +102,8 @@ impl Exchange {
         }
     }
 
-    /// The response head is there. `answer` is `None` if the host was not asked. `now_us` matters only if the pool's method looks at
-    /// latencies: the answer of the first server is timed; the time of a later one is not known, because it began with the others'.
+    /// The response head is there. `answer` is `None` if the host was not asked. `now_us` is 0 where it does not matter: it does if an attempt
+    /// failed, and if the pool's method looks at latencies: the answer of the first server is timed; the time of a later one is not known, because it began with the others'.
     /// Only the first call counts. Returns the pool and the servers between which the request moved, if it did.
     pub fn answered(
         &mut self,
@@ -101,6 +116,7 @@ impl Exchange {
             choices,
             counted_on,
             sent_us,
+            began: _,
             head: head @ HeadSeen::NotYet,
         } = self
         else {
@@ -116,10 +132,17 @@ impl Exchange {
             .unwrap_or(usize::MAX)
             .min(choices.len());
         let failed = match answer.last {
-            LastAttempt::Answered => used.saturating_sub(1),
+            LastAttempt::Answered | LastAttempt::AnsweredBadly => used.saturating_sub(1),
             LastAttempt::Failed => used,
         };
-        pool.charge(choices, used, failed);
+        let quality = match answer.last {
+            LastAttempt::AnsweredBadly => Quality::Bad,
+            LastAttempt::Answered | LastAttempt::Failed => Quality::Good,
+        };
+        if now_us > 0 {
+            pool.note_time(now_us);
+        }
+        pool.charge(choices, used, failed, quality);
         let answered_by = choices.get(used.saturating_sub(1))?;
         if answered_by == *counted_on {
             return None;

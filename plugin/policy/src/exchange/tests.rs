@@ -429,6 +429,7 @@ fn only_an_answer_of_the_first_server_itself_is_timed() {
         let mut document = shop();
         document["pools"]["shop"]["balance"] = json!("least_time");
         document["pools"]["shop"]["servers"][0]["weight"] = json!(10);
+        document["pools"]["shop"]["servers"][0]["max_fails"] = json!(0);
         let mut policy = policy(document);
         let at = |policy: &mut Policy, now_us| {
             policy.pools_mut()[1].read_others(now_us, &Slots::new(1), &mut Nothing);

@@ -1,262 +1,243 @@
-//! Who failed too often of late: nginx's `max_fails` and `fail_timeout`, without its ten seconds of errors.
+//! A server that fails is left out for a while: nginx's `max_fails` and `fail_timeout` (`ngx_http_upstream_round_robin.c`).
 //!
-//! `fail_timeout` is both the window in which failures add up and the time for which a server is left out after `max_fails` of
-//! them (`ngx_http_upstream_round_robin.c`). After it, one request per `fail_timeout` is let through to see, and its success
-//! clears the record. A success earlier than that clears nothing: within the window failures add up whatever comes between.
+//! `fail_timeout` is both the window and the ban. Every failure counts, and moves the window's end; with `max_fails` of them the
+//! server is left out for `fail_timeout` after the last one. Then one request in each `fail_timeout` is let through as a probe:
+//! being chosen notes the time, and that shuts the door behind it. A success forgets all failures, but only one after such a choice:
+//! within the window successes between failures change nothing.
 //!
-//! # Why everybody is let in when everybody is out
-//! With two servers that both refused one connection, nginx answers 502 for ten seconds, though both may be back after half a
-//! second. Leaving servers out is for sending requests to better ones; where there is no better one it only makes errors. So when
-//! nobody would be left, failures do not count, and whoever is back answers the next request. (A group of one server is never left
-//! out in nginx either.)
+//! # Where this is not nginx
+//! - Times are milliseconds here and whole seconds there, so that a ban ends up to a second sooner.
+//! - A clock that goes back ends a ban; there it makes it longer.
+//! - A server may be chosen during its ban when no other is left ([`super::availability`]). Then it is a probe as well: nginx has
+//!   nobody to ask for `fail_timeout` when all have failed, even if all are back at once.
 
-use crate::balance::ServerMask;
-
-/// What a server may do before it is left out.
+/// One server's `max_fails` and `fail_timeout`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FailureRule {
-    /// Failures after which it is left out; 0: never.
-    pub max_fails: u16,
-    pub fail_timeout_s: u32,
+pub(super) struct FailureRule {
+    /// 0: never left out.
+    pub(super) max_fails: u16,
+    pub(super) fail_timeout_ms: u64,
 }
 
-impl Default for FailureRule {
-    /// nginx's.
-    fn default() -> Self {
-        Self {
-            max_fails: 1,
-            fail_timeout_s: 10,
-        }
-    }
-}
-
-/// Whether failures are looked at.
+/// What a server's failures come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FailuresCount {
-    #[default]
-    Yes,
-    /// Everybody had failed too often.
-    NotNow,
-}
-
-/// The records of a group's servers. Times are whole seconds of any one clock, as in nginx; one that goes back lets servers in.
-#[derive(Debug, Default)]
-pub struct Failures {
-    records: Vec<Record>,
-    /// Who has failed too often, whether the time is up or not: nearly always nobody.
-    suspects: Vec<usize>,
-    count: FailuresCount,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Record {
-    rule: FailureRule,
-    fails: u16,
+pub(super) struct Failures {
+    fails: u32,
     /// When it failed last.
-    failed_s: u64,
-    /// When it failed, or was chosen to see whether it still does.
-    checked_s: u64,
+    accessed_ms: u64,
+    /// When it failed last, or was chosen for the first time after a window.
+    checked_ms: u64,
 }
 
-impl Record {
-    fn is_suspect(&self) -> bool {
-        self.rule.max_fails > 0 && self.fails >= self.rule.max_fails
-    }
-
-    fn is_out(&self, now_s: u64) -> bool {
-        self.is_suspect() && !self.time_is_up(now_s)
-    }
-
-    fn time_is_up(&self, now_s: u64) -> bool {
-        now_s
-            .checked_sub(self.checked_s)
-            .is_none_or(|elapsed_s| elapsed_s > u64::from(self.rule.fail_timeout_s))
-    }
+/// Whether a failure or a success changed what requests see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turned {
+    /// From being used to being left out, or back.
+    Yes,
+    No,
 }
 
 impl Failures {
-    /// Servers without a past.
-    pub fn new(rules: impl Iterator<Item = FailureRule>) -> Self {
-        let record = |rule| Record {
-            rule,
-            fails: 0,
-            failed_s: 0,
-            checked_s: 0,
-        };
-        Self {
-            records: rules.take(ServerMask::SERVERS_MAX).map(record).collect(),
-            suspects: Vec::new(),
-            count: FailuresCount::Yes,
+    /// Whether there is anything to forget.
+    pub(super) fn any(self) -> bool {
+        self.fails > 0
+    }
+
+    /// When the ban ends, if there is one at `now_ms`.
+    pub(super) fn banned_until_ms(self, rule: FailureRule, now_ms: u64) -> Option<u64> {
+        let elapsed_ms = now_ms.checked_sub(self.checked_ms)?;
+        (self.is_condemned(rule) && elapsed_ms <= rule.fail_timeout_ms).then(|| {
+            self.checked_ms
+                .saturating_add(rule.fail_timeout_ms)
+                .saturating_add(1)
+        })
+    }
+
+    /// A request goes to it.
+    pub(super) fn chosen(&mut self, rule: FailureRule, now_ms: u64) {
+        let is_probe = self.banned_until_ms(rule, now_ms).is_some();
+        let elapsed_ms = now_ms.checked_sub(self.checked_ms);
+        if is_probe || elapsed_ms.is_none_or(|elapsed_ms| elapsed_ms > rule.fail_timeout_ms) {
+            self.checked_ms = now_ms;
+            // A probe in the very millisecond of the failure is after it all the same.
+            self.accessed_ms = self.accessed_ms.min(now_ms.saturating_sub(1));
         }
     }
 
-    /// A server was chosen: if its time is up, this is the request that sees.
-    pub fn chosen(&mut self, server: usize, now_s: u64) {
-        if let Some(record) = self.records.get_mut(server)
-            && record.time_is_up(now_s)
-        {
-            record.checked_s = now_s;
-        }
+    /// It failed.
+    pub(super) fn failed(&mut self, rule: FailureRule, now_ms: u64) -> Turned {
+        let was_condemned = self.is_condemned(rule);
+        self.fails = self.fails.saturating_add(1);
+        self.accessed_ms = now_ms;
+        self.checked_ms = now_ms;
+        turned(was_condemned, self.is_condemned(rule))
     }
 
-    /// A server failed a request.
-    pub fn failed(&mut self, server: usize, now_s: u64) {
-        let Some(record) = self.records.get_mut(server) else {
-            return;
-        };
-        record.fails = record.fails.saturating_add(1);
-        record.failed_s = now_s;
-        record.checked_s = now_s;
-        if record.is_suspect() && !self.suspects.contains(&server) {
-            self.suspects.push(server);
+    /// It answered.
+    pub(super) fn succeeded(&mut self, rule: FailureRule) -> Turned {
+        let was_condemned = self.is_condemned(rule);
+        if self.accessed_ms < self.checked_ms {
+            self.fails = 0;
         }
+        turned(was_condemned, self.is_condemned(rule))
     }
 
-    /// A server answered a request: its failures are forgotten if the request was let through to see, or if failures do not count
-    /// because everybody had them: then the first one to answer is better than all others.
-    pub fn succeeded(&mut self, server: usize) {
-        if let Some(record) = self.records.get_mut(server)
-            && (record.failed_s < record.checked_s || self.count == FailuresCount::NotNow)
-        {
-            record.fails = 0;
-        }
+    fn is_condemned(self, rule: FailureRule) -> bool {
+        rule.max_fails > 0 && self.fails >= u32::from(rule.max_fails)
     }
+}
 
-    /// Brings `eligible` up to date: those who are `ready`, without those who failed too often of late, unless that would be
-    /// nobody. `ready` are those that nothing else speaks against; only servers that failed are looked at, so `eligible` must
-    /// be what the last call made of it, or the same as `ready`.
-    pub fn update(
-        &mut self,
-        ready: &ServerMask,
-        eligible: &mut ServerMask,
-        now_s: u64,
-    ) -> FailuresCount {
-        let records = &self.records;
-        let mut out = 0;
-        self.suspects.retain(|server| {
-            let Some(record) = records.get(*server) else {
-                return false;
-            };
-            if record.is_out(now_s) {
-                out += usize::from(ready.contains(*server));
-                eligible.remove(*server);
-            } else if ready.contains(*server) {
-                eligible.insert(*server);
-            }
-            record.is_suspect()
-        });
-        self.count = if out == 0 || out < ready.count() {
-            FailuresCount::Yes
-        } else {
-            ready.iter().for_each(|server| eligible.insert(server));
-            FailuresCount::NotNow
-        };
-        self.count
+fn turned(before: bool, after: bool) -> Turned {
+    if before == after {
+        Turned::No
+    } else {
+        Turned::Yes
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    struct Group {
-        failures: Failures,
-        ready: ServerMask,
-        eligible: ServerMask,
+    const RULE: FailureRule = FailureRule {
+        max_fails: 2,
+        fail_timeout_ms: 10_000,
+    };
+
+    fn banned(failures: Failures, now_ms: u64) -> bool {
+        failures.banned_until_ms(RULE, now_ms).is_some()
     }
 
-    impl Group {
-        fn new(max_fails: &[u16]) -> Self {
-            let rules = max_fails.iter().map(|max_fails| FailureRule {
-                max_fails: *max_fails,
-                ..FailureRule::default()
-            });
-            let ready = ServerMask::first(max_fails.len());
-            Self {
-                failures: Failures::new(rules),
-                eligible: ready.clone(),
-                ready,
+    #[test]
+    fn max_fails_within_the_window_ban_until_it_is_over() {
+        let mut failures = Failures::default();
+        failures.chosen(RULE, 100_000);
+        assert_eq!(failures.failed(RULE, 100_000), Turned::No);
+        assert!(!banned(failures, 100_000), "one of two");
+        // A success in between forgets nothing: nothing was chosen after a whole window.
+        failures.chosen(RULE, 105_000);
+        assert_eq!(failures.succeeded(RULE), Turned::No);
+        assert_eq!(failures.failed(RULE, 106_000), Turned::Yes);
+        assert!(banned(failures, 106_000) && banned(failures, 116_000));
+        assert!(!banned(failures, 116_001));
+    }
+
+    #[test]
+    fn after_the_ban_one_request_in_each_window_probes() {
+        let mut failures = Failures::default();
+        failures.failed(RULE, 100_000);
+        failures.failed(RULE, 100_000);
+        assert!(!banned(failures, 110_001));
+        failures.chosen(RULE, 110_001);
+        assert!(banned(failures, 110_001), "the door is shut behind it");
+        assert!(
+            !banned(failures, 120_002),
+            "it never came back: the next one"
+        );
+        failures.chosen(RULE, 120_002);
+        assert_eq!(failures.failed(RULE, 120_500), Turned::No);
+        assert!(banned(failures, 130_500));
+        failures.chosen(RULE, 130_501);
+        assert_eq!(failures.succeeded(RULE), Turned::Yes);
+        assert!(!banned(failures, 130_501) && !failures.any());
+    }
+
+    #[test]
+    fn failures_older_than_a_window_are_forgotten_by_the_next_success() {
+        let mut failures = Failures::default();
+        failures.failed(RULE, 100_000);
+        failures.chosen(RULE, 110_001);
+        failures.succeeded(RULE);
+        assert_eq!(failures.failed(RULE, 110_002), Turned::No);
+    }
+
+    #[test]
+    fn a_choice_during_the_ban_is_a_probe() {
+        let mut failures = Failures::default();
+        failures.failed(RULE, 100_000);
+        failures.failed(RULE, 100_000);
+        failures.chosen(RULE, 100_000);
+        assert_eq!(failures.succeeded(RULE), Turned::Yes);
+    }
+
+    #[test]
+    fn without_max_fails_nobody_is_banned() {
+        let rule = FailureRule {
+            max_fails: 0,
+            ..RULE
+        };
+        let mut failures = Failures::default();
+        for at in 0..100 {
+            assert_eq!(failures.failed(rule, at), Turned::No);
+            assert_eq!(failures.banned_until_ms(rule, at), None);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_ends_the_ban() {
+        let mut failures = Failures::default();
+        failures.failed(RULE, 100_000);
+        failures.failed(RULE, 100_000);
+        assert!(!banned(failures, 99_999));
+    }
+
+    /// nginx's code, line by line, in its own seconds; `bool`s as it has them.
+    #[derive(Default)]
+    struct Peer {
+        fails: u32,
+        accessed: u64,
+        checked: u64,
+    }
+
+    impl Peer {
+        fn skipped(&self, now: u64) -> bool {
+            self.fails >= 2 && now - self.checked <= 10
+        }
+
+        fn get(&mut self, now: u64) {
+            if now - self.checked > 10 {
+                self.checked = now;
             }
         }
 
-        fn at(&mut self, now_s: u64) -> (Vec<usize>, FailuresCount) {
-            let count = self.failures.update(&self.ready, &mut self.eligible, now_s);
-            (self.eligible.iter().collect(), count)
+        fn free(&mut self, now: u64, failed: bool) {
+            if failed {
+                self.fails += 1;
+                self.accessed = now;
+                self.checked = now;
+            } else if self.accessed < self.checked {
+                self.fails = 0;
+            }
         }
     }
 
-    use FailuresCount::{NotNow, Yes};
-
     #[test]
-    fn a_server_is_out_until_the_time_is_up_and_then_one_request_sees() {
-        let mut group = Group::new(&[1, 1]);
-        group.failures.failed(0, 100);
-        assert_eq!(group.at(100), (vec![1], Yes));
-        assert_eq!(group.at(110), (vec![1], Yes), "the end is still within");
-        assert_eq!(group.at(111), (vec![0, 1], Yes));
-        group.failures.chosen(0, 111);
-        assert_eq!(
-            group.at(111),
-            (vec![1], Yes),
-            "one request is enough to see"
-        );
-        group.failures.failed(0, 112);
-        assert_eq!(group.at(122), (vec![1], Yes));
-        group.failures.chosen(0, 123);
-        assert_eq!(group.at(123), (vec![1], Yes));
-        group.failures.succeeded(0);
-        assert_eq!(group.at(123), (vec![0, 1], Yes));
-    }
-
-    #[test]
-    fn failures_add_up_within_the_window_whatever_comes_between() {
-        let mut group = Group::new(&[3, 0]);
-        for now_s in [100, 103, 106] {
-            assert_eq!(group.at(now_s), (vec![0, 1], Yes), "at {now_s}");
-            group.failures.failed(0, now_s);
-            group.failures.chosen(0, now_s);
-            group.failures.succeeded(0);
-        }
-        assert_eq!(group.at(106), (vec![1], Yes));
-        let mut spread = Group::new(&[2, 0]);
-        spread.failures.failed(0, 100);
-        spread.failures.chosen(0, 111);
-        spread.failures.succeeded(0);
-        spread.failures.failed(0, 112);
-        assert_eq!(
-            spread.at(112),
-            (vec![0, 1], Yes),
-            "the first one is forgotten"
-        );
-        (0..1_000).for_each(|_| spread.failures.failed(1, 112));
-        assert_eq!(spread.at(112), (vec![0, 1], Yes), "max_fails 0 is never");
-    }
-
-    /// nginx 1.22.1 answers 502 for ten seconds here.
-    #[test]
-    fn when_everybody_is_out_everybody_is_let_in() {
-        let mut group = Group::new(&[1, 1, 1]);
-        group.ready.remove(2);
-        group.eligible.remove(2);
-        group.failures.failed(0, 100);
-        group.failures.failed(1, 100);
-        assert_eq!(group.at(100), (vec![0, 1], NotNow));
-        // The first one to answer is back for good at once, and the other one is out.
-        group.failures.failed(1, 101);
-        assert_eq!(group.at(101), (vec![0, 1], NotNow));
-        group.failures.succeeded(0);
-        assert_eq!(group.at(101), (vec![0], Yes));
-        assert_eq!(group.at(112), (vec![0, 1], Yes));
-        // Nobody ready: nobody let in.
-        group.ready = ServerMask::none(3);
-        group.eligible = ServerMask::none(3);
-        assert_eq!(group.at(112), (vec![], Yes));
-    }
-
-    #[test]
-    fn a_clock_that_goes_back_keeps_nobody_out() {
-        let mut group = Group::new(&[1, 1]);
-        group.failures.failed(0, 1_000_000);
-        assert_eq!(group.at(5), (vec![0, 1], Yes));
+    fn goes_as_nginx_goes_on_random_histories() {
+        let rule = FailureRule {
+            max_fails: 2,
+            fail_timeout_ms: 10_000,
+        };
+        proptest!(|(steps in proptest::collection::vec((0u64..15, 0u64..4, any::<bool>()), 1..60))| {
+            let (mut ours, mut nginx, mut now) = (Failures::default(), Peer::default(), 1_000);
+            for (pause, took, fails) in steps {
+                now += pause;
+                let banned = ours.banned_until_ms(rule, now * 1_000).is_some();
+                prop_assert_eq!(banned, nginx.skipped(now));
+                if banned {
+                    continue;
+                }
+                nginx.get(now);
+                ours.chosen(rule, now * 1_000);
+                now += took;
+                nginx.free(now, fails);
+                if fails {
+                    ours.failed(rule, now * 1_000);
+                } else {
+                    ours.succeeded(rule);
+                }
+            }
+        });
     }
 }

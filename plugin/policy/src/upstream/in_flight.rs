@@ -1,4 +1,5 @@
-//! What one VM has to do with each server: requests in flight, and how fast they were answered; by pool and server id.
+//! What one VM has to do with each server: requests in flight, how fast they were answered, and what
+//! befell the server; by pool and server id.
 //!
 //! This belongs to the VM, not to a configuration: while a reload drains the old one, both count in the same cells, and a server
 //! that stays is not unknown afterwards.
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::id_hash;
+use super::server_life::ServerLife;
 use crate::balance::Latency;
 
 /// The counts of one VM. Bounded: cells that only this holds are dropped when a configuration asks for its own.
@@ -22,6 +24,7 @@ pub(super) struct OwnLoad {
     pub(super) in_flight: Cell<u32>,
     /// As the rule of the method has it that was asked last.
     pub(super) latency: Cell<Latency>,
+    pub(super) life: Cell<ServerLife>,
 }
 
 impl InFlight {

@@ -1,19 +1,21 @@
 //! What an operator changes at run time, as the filter reads it from shared data.
 //!
 //! ```text
-//!   evenkeel/<pool>/members      1  version of this layout (1)     8  version of the content     2  servers
-//!   then per server: 1  length of its id, the id     1  admin state     2  weight
-//!                    1  kind of address (4, 6), its 4 or 16 bytes, 2  port                  (little-endian)
+//!   evenkeel/<pool>/members      1  version of this layout (2)     8  version of the content     2  servers
+//!   then per server: 1  length of its id, the id     1  admin state     2  weight (0: as configured)     1  tier (0, 1: backup)
+//!                    1  kind of address (0: as configured, 4, 6), its 0, 4 or 16 bytes, 2  port (unless 0)      (little-endian)
 //! ```
 //!
-//! Whoever writes it raises the version of the content; the filter reads it each tick and rebuilds the pool when it changed. A
-//! server that the configuration does not name is passed over; one that the record does not name stays as configured.
+//! Whoever writes it raises the version of the content; the filter reads it each tick and rebuilds the pool when it changed. The
+//! record says how the pool differs from its configuration, and nothing else, so that it means the same to the configuration before a
+//! reload and the one after it: a server that it does not name is as configured; one that only it names is added, if it has an
+//! address, and passed over if it has none.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::config::SERVERS_MAX;
+use crate::config::{SERVERS_MAX, Tier};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The content of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,20 +30,26 @@ pub struct Members {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     pub id: String,
-    pub address: SocketAddr,
-    /// 1–65535.
-    pub weight: u16,
+    /// `None`: as configured.
+    pub address: Option<SocketAddr>,
+    /// 1–65535; `None`: as configured, or 1.
+    pub weight: Option<u16>,
     pub admin: AdminChange,
+    /// Of a server that the configuration does not name.
+    pub tier: Tier,
 }
 
 /// What an operator wants of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminChange {
+    /// As configured.
     Ready,
     /// Nothing new; what is bound to it stays.
     Drain,
     /// Nothing at all.
     Maint,
+    /// It is no server of the pool any more.
+    Removed,
 }
 
 impl Members {
@@ -70,19 +78,27 @@ impl Members {
                 AdminChange::Ready => 0,
                 AdminChange::Drain => 1,
                 AdminChange::Maint => 2,
+                AdminChange::Removed => 3,
             });
-            out.extend(server.weight.to_le_bytes());
-            match server.address.ip() {
-                IpAddr::V4(ip) => {
+            out.extend(server.weight.unwrap_or(0).to_le_bytes());
+            out.push(match server.tier {
+                Tier::Primary => 0,
+                Tier::Backup => 1,
+            });
+            match server.address.map(|address| address.ip()) {
+                None => out.push(0),
+                Some(IpAddr::V4(ip)) => {
                     out.push(4);
                     out.extend(ip.octets());
                 }
-                IpAddr::V6(ip) => {
+                Some(IpAddr::V6(ip)) => {
                     out.push(6);
                     out.extend(ip.octets());
                 }
             }
-            out.extend(server.address.port().to_le_bytes());
+            if let Some(address) = server.address {
+                out.extend(address.port().to_le_bytes());
+            }
         }
         out
     }
@@ -112,20 +128,31 @@ fn member(rest: &mut &[u8]) -> Option<Member> {
         0 => AdminChange::Ready,
         1 => AdminChange::Drain,
         2 => AdminChange::Maint,
+        3 => AdminChange::Removed,
         _ => return None,
     };
     let weight = u16::from_le_bytes(array(rest)?);
-    let ip = match rest.split_off_first()? {
-        4 => IpAddr::V4(Ipv4Addr::from(array::<4>(rest)?)),
-        6 => IpAddr::V6(Ipv6Addr::from(array::<16>(rest)?)),
+    let tier = match rest.split_off_first()? {
+        0 => Tier::Primary,
+        1 => Tier::Backup,
         _ => return None,
     };
-    let address = SocketAddr::new(ip, u16::from_le_bytes(array(rest)?));
-    (weight > 0).then_some(Member {
+    let ip = match rest.split_off_first()? {
+        0 => None,
+        4 => Some(IpAddr::V4(Ipv4Addr::from(array::<4>(rest)?))),
+        6 => Some(IpAddr::V6(Ipv6Addr::from(array::<16>(rest)?))),
+        _ => return None,
+    };
+    let address = match ip {
+        None => None,
+        Some(ip) => Some(SocketAddr::new(ip, u16::from_le_bytes(array(rest)?))),
+    };
+    Some(Member {
         id,
         address,
-        weight,
+        weight: (weight > 0).then_some(weight),
         admin,
+        tier,
     })
 }
 

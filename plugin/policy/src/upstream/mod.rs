@@ -4,28 +4,54 @@
 //! shared data, which each VM writes for itself: there is nothing to take turns for, and nothing that a dead VM leaves locked.
 
 mod attempts_watch;
+mod availability;
+mod beat_record;
+mod changed_servers;
+mod ejection;
 mod failures;
+mod health;
 mod in_flight;
+mod lease;
 mod load_record;
 mod members;
 mod others_load;
 mod pool;
+mod pool_checks;
 mod pool_load;
+mod probe;
+mod server_life;
 mod shared_data;
 mod slots;
 mod slow_start;
+mod state_record;
+mod transition;
 
+#[cfg(test)]
+mod life_tests;
 #[cfg(test)]
 mod tests;
 
-pub use failures::{FailureRule, Failures, FailuresCount};
+pub use changed_servers::with_members;
+pub use health::{Health, HealthChange, Verdict};
 pub use in_flight::InFlight;
+pub use lease::{Held, Lease};
 pub use load_record::{CHUNK_SERVERS, Layout, LoadEntry, LoadRecord};
 pub use members::{AdminChange, Member, Members};
 pub use pool::{Pool, ServerCounters};
+pub use pool_checks::PoolChecks;
+pub use probe::{BODY_BYTES_MAX, ProbeCall};
 pub use shared_data::{SharedData, Written};
 pub use slots::{SLOTS_MAX, STILL_TICKS_MAX, Slots};
-pub use slow_start::{SlowStart, effective_weights};
+pub use state_record::{ServerState, StateRecord, news};
+pub use transition::{Cause, Standing, Transition};
+
+/// What a server's answer was like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quality {
+    Good,
+    /// Of a status that counts as a failure.
+    Bad,
+}
 
 /// Shared load is read at most so often, milliseconds.
 pub const LOAD_READ_INTERVAL_MS: u64 = 5;

@@ -3,16 +3,22 @@
 //! Indexes of servers stay what they are for the life of a configuration, primaries first; what changes at run time (weight, address,
 //! admin state) changes in place, and the method starts its turns anew.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::attempts_watch::AttemptsWatch;
+use super::availability::{Admin, Availability};
 use super::pool_load::PoolLoad;
-use super::{AdminChange, InFlight, Members, SharedData, Slots, id_hash};
+use super::slow_start::{in_parts, parts};
+use super::state_record::StateRecord;
+use super::transition::Transition;
+use super::{AdminChange, InFlight, Member, Members, Quality, SharedData, Slots, id_hash};
 use crate::balance::{
     Advance, Algorithm, Balancer, Charge, Choices, Facts, LoadNeed, Parameters, Question,
     ServerMask, Share,
 };
-use crate::config::{AdminState, PoolConfig, ServerConfig, Tier};
+use crate::config::{PoolConfig, RetryOn, ServerConfig, StatusSet, Tier};
 use crate::contract::ENDPOINTS_MAX;
 use crate::exchange::HashKey;
 use crate::random::Sequence;
@@ -26,6 +32,9 @@ pub struct Pool {
     name: Rc<str>,
     algorithm: Algorithm,
     retries: u8,
+    retry_on: RetryOn,
+    /// Statuses that count as failures.
+    failed_statuses: StatusSet,
     /// Primaries, then backups, each in the order of the configuration.
     servers: Vec<Server>,
     primary: Group,
@@ -34,6 +43,9 @@ pub struct Pool {
     /// The bound of a hashing method: then it looks at load.
     hash_balance_factor: Option<u16>,
     load: PoolLoad,
+    availability: Availability,
+    state_key: Vec<u8>,
+    state_version: Option<u64>,
     members_key: Vec<u8>,
     members_version: Option<u64>,
     /// The slot, as far as turns know it.
@@ -48,14 +60,20 @@ struct Server {
     /// As the steering header names it.
     endpoint: String,
     weight: u16,
-    eligible: Eligibility,
+    /// Fails after which the whole weight is taken away.
+    max_fails: u16,
+    /// What it had of its weight when the method took over the group.
+    percent: u8,
+    configured: Configured,
     counters: ServerCounters,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Eligibility {
-    Eligible,
-    NotEligible,
+/// What a server is while nobody changes it.
+#[derive(Debug, Clone, Copy)]
+struct Configured {
+    address: SocketAddr,
+    weight: u16,
+    admin: Admin,
 }
 
 /// What happened with a server, since the counters were taken last.
@@ -101,14 +119,18 @@ impl Pool {
             .collect();
         let primaries = of_tier(Tier::Primary).count();
         let name: Rc<str> = config.name.as_str().into();
-        let loads = ordered
-            .iter()
-            .map(|server| (id_hash(&server.id), in_flight.cell(&name, &server.id)));
+        let mut availability = Availability::new(config);
+        let mut loads = Vec::with_capacity(ordered.len());
+        for server in &ordered {
+            let own = in_flight.cell(&name, &server.id);
+            availability.push(Rc::clone(&own), Admin::of(server.admin), &server.limits);
+            loads.push((id_hash(&server.id), own));
+        }
         let need = match config.hash_balance_factor {
             Some(_) => LoadNeed::InFlight,
             None => config.algorithm.load_need(),
         };
-        let load = PoolLoad::new(need, loads);
+        let load = PoolLoad::new(need, loads.into_iter());
         let servers: Vec<Server> = ordered.into_iter().map(Server::new).collect();
         let parameters = Parameters {
             hash_balance_factor: config.hash_balance_factor,
@@ -120,13 +142,26 @@ impl Pool {
         let mut pool = Self {
             name,
             algorithm: config.algorithm,
-            retries: config.retries,
+            // Where nothing is ever tried again, a second server is of no use.
+            retries: if config.retry_on.is_never() {
+                0
+            } else {
+                config.retries
+            },
+            retry_on: config.retry_on.clone(),
+            failed_statuses: match &config.passive {
+                Some(passive) => passive.statuses.clone(),
+                None => StatusSet::default(),
+            },
             primary: group(0, primaries),
             backup: group(primaries, servers.len().saturating_sub(primaries)),
             hash_key: config.hash_key.clone(),
             hash_balance_factor: config.hash_balance_factor,
             servers,
             load,
+            availability,
+            state_key: StateRecord::key(&config.name),
+            state_version: None,
             members_key: Members::key(&config.name),
             members_version: None,
             start,
@@ -134,7 +169,7 @@ impl Pool {
             no_server: 0,
             value: Vec::new(),
         };
-        pool.note_eligible();
+        pool.refresh();
         if pool.servers.len() >= TABLES_AT_ONCE {
             pool.primary.build_tables(&pool.servers, start);
         }
@@ -197,6 +232,36 @@ impl Pool {
         self.load.now_us()
     }
 
+    /// What must have happened for the next server to be tried.
+    pub fn retry_on(&self) -> &RetryOn {
+        &self.retry_on
+    }
+
+    /// Statuses of answers that count as failures; empty: nobody need ask for them.
+    pub fn failed_statuses(&self) -> &StatusSet {
+        &self.failed_statuses
+    }
+
+    /// Whether it must be told the time with each request ([`Pool::note_time`]).
+    pub fn needs_time(&self) -> bool {
+        self.availability.is_awake()
+    }
+
+    /// Tells the time, microseconds; [`Pool::read_others`] does so, too.
+    pub fn note_time(&mut self, now_us: u64) {
+        self.load.note_time(now_us);
+    }
+
+    /// Whether checks ask this server: not while an operator has it in maintenance.
+    pub fn is_checked(&self, server: usize) -> bool {
+        self.availability.is_checked(server)
+    }
+
+    /// Servers that were taken out or came back because of requests, since this was asked last.
+    pub fn take_transitions(&mut self) -> Vec<Transition> {
+        self.availability.take_transitions()
+    }
+
     /// Begins turns where the VM in this slot begins them; nothing happens if they begin there already.
     pub fn start_at(&mut self, slot: u32) {
         if self.start != slot {
@@ -208,6 +273,7 @@ impl Pool {
     /// The ordered list of servers for a request: picked, then those standing by, primaries before backups. Empty if and only if
     /// none is eligible.
     pub fn choose(&mut self, facts: &Facts<'_>, random: &mut Sequence) -> Choices {
+        self.refresh();
         let mut choices = Choices::with_limit(usize::from(self.retries) + 1);
         for group in [&mut self.primary, &mut self.backup] {
             if !choices.is_full() && !group.eligible.is_empty() {
@@ -215,25 +281,38 @@ impl Pool {
                 group.choose(&self.load, facts, random, &mut choices);
             }
         }
-        match choices
-            .get(0)
-            .and_then(|picked| self.servers.get_mut(picked))
-        {
-            Some(server) => server.counters.picks += 1,
+        match choices.get(0) {
+            Some(picked) => {
+                if let Some(server) = self.servers.get_mut(picked) {
+                    server.counters.picks += 1;
+                }
+                self.availability.chosen(picked, self.load.now_us() / 1_000);
+            }
             None => self.no_server += 1,
         }
         choices
     }
 
-    /// Whether the host should be asked how many attempts a request with this list took.
-    pub fn wants_attempts(&mut self, choices: &Choices) -> bool {
+    /// Whether the host should be asked how many attempts a request with this list took, and how the last one ended; `began` is what
+    /// [`Pool::ticks`] said when it was sent.
+    pub fn wants_attempts(&mut self, choices: &Choices, began: u32) -> bool {
         // Whose answer was fast is asked of every answer: one of the host's own is none of the server's.
-        self.needs_latency() || choices.len() > 1 && (self.needs_load() || self.watch.wants())
+        self.needs_latency()
+            || self.availability.counts_every_answer()
+            || (choices.len() > 1 && self.needs_load())
+            || (self.len() > 1 && self.watch.wants(began))
     }
 
-    /// The first `failed` entries of a list failed; those after the first that were used are charged in their order.
-    pub fn charge(&mut self, choices: &Choices, used: usize, failed: usize) {
-        self.watch.saw(used);
+    /// Ticks so far.
+    pub fn ticks(&self) -> u32 {
+        self.watch.ticks()
+    }
+
+    /// The first `failed` entries of a list failed; those after the first that were used are charged in their order. `quality` is that
+    /// of the answer, if the last one that was used did not fail. The time must have been told, unless nothing failed.
+    pub fn charge(&mut self, choices: &Choices, used: usize, failed: usize, quality: Quality) {
+        self.watch.saw(used.max(failed + 1));
+        let now_ms = self.load.now_us() / 1_000;
         for (place, server) in choices.iter().enumerate().take(used) {
             let group = self.group_of(server);
             let local = server.saturating_sub(group.first);
@@ -255,6 +334,14 @@ impl Pool {
                 if let Some(server) = self.servers.get_mut(server) {
                     server.counters.failures += 1;
                 }
+            }
+            if place > 0 {
+                self.availability.chosen(server, now_ms);
+            }
+            if place < failed {
+                self.availability.failed(server, now_ms);
+            } else {
+                self.availability.answered(server, quality, now_ms);
             }
         }
     }
@@ -296,9 +383,31 @@ impl Pool {
         self.load.read_others(&self.name, now_us, slots, data);
     }
 
-    /// Each tick: reads what operators changed, and rebuilds if they did.
+    /// Reads what checks found out, if anything is new.
+    pub fn read_state(&mut self, data: &mut impl SharedData) {
+        if data.get(&self.state_key, &mut self.value).is_none() {
+            return;
+        }
+        let version = StateRecord::version_of(&self.value);
+        if version.is_none() || version == self.state_version {
+            return;
+        }
+        if let Some(record) = StateRecord::decode(&self.value) {
+            self.state_version = version;
+            let now_ms = self.load.now_us() / 1_000;
+            let load = &self.load;
+            self.availability
+                .apply(&record, |hash| load.by_hash(hash), now_ms);
+            self.refresh();
+        }
+    }
+
+    /// Each tick, after the time was told: reads what operators changed, and rebuilds if they did; lets weights grow.
     pub fn tick(&mut self, data: &mut impl SharedData) {
         self.watch.tick();
+        self.availability.look_again();
+        self.refresh();
+        self.let_weights_grow();
         if data.get(&self.members_key, &mut self.value).is_none() {
             return;
         }
@@ -311,27 +420,40 @@ impl Pool {
         }
     }
 
-    /// Takes over what operators changed. Tables are built anew only if an address did: who is drained leaves his turns to the others,
-    /// and they go on.
+    /// Takes over what operators changed of its servers; whom the record does not name is as configured. Tables are built anew only
+    /// if an address did: who is drained leaves his turns to the others, and they go on. Servers that come or go are another pool's
+    /// business: see [`super::changed_servers`].
     pub fn apply(&mut self, members: &Members) {
         self.members_version = Some(members.version);
+        let changes: BTreeMap<&str, &Member> = members
+            .servers
+            .iter()
+            .map(|member| (member.id.as_str(), member))
+            .collect();
         let (mut moved, mut reweighed) = (false, false);
-        for member in &members.servers {
-            let index = self.by_id(&member.id);
-            let Some(server) = index.and_then(|index| self.servers.get_mut(index)) else {
-                continue;
+        for (index, server) in self.servers.iter_mut().enumerate() {
+            let change = changes.get(server.id.as_str());
+            let address = change.and_then(|change| change.address);
+            let endpoint = match address.unwrap_or(server.configured.address).to_string() {
+                same if same == server.endpoint => None,
+                other => Some(other),
             };
-            let endpoint = member.address.to_string();
-            moved |= server.endpoint != endpoint;
-            reweighed |= server.weight != member.weight;
-            server.weight = member.weight;
-            server.endpoint = endpoint;
-            server.eligible = match member.admin {
-                AdminChange::Ready => Eligibility::Eligible,
-                AdminChange::Drain | AdminChange::Maint => Eligibility::NotEligible,
+            let weight = change.and_then(|change| change.weight);
+            let weight = weight.unwrap_or(server.configured.weight);
+            moved |= endpoint.is_some();
+            reweighed |= server.weight != weight;
+            server.weight = weight;
+            if let Some(endpoint) = endpoint {
+                server.endpoint = endpoint;
+            }
+            let admin = match change.map(|change| change.admin) {
+                None | Some(AdminChange::Ready) => server.configured.admin,
+                Some(AdminChange::Drain) => Admin::Drain,
+                Some(AdminChange::Maint | AdminChange::Removed) => Admin::Maint,
             };
+            self.availability.set_admin(index, admin);
         }
-        self.note_eligible();
+        self.refresh();
         if moved {
             self.rebuild_at_next_pick();
         } else if reweighed {
@@ -343,11 +465,30 @@ impl Pool {
         }
     }
 
-    /// The index of the server with this id.
-    fn by_id(&self, id: &str) -> Option<usize> {
-        self.load
-            .by_hash(id_hash(id))
-            .filter(|index| self.id(*index) == id)
+    /// The index of the server whose id has this hash.
+    pub fn by_id_hash(&self, hash: u64) -> Option<usize> {
+        self.load.by_hash(hash)
+    }
+
+    /// The version of the record that was taken over last.
+    pub fn members_version(&self) -> Option<u64> {
+        self.members_version
+    }
+
+    /// Whether these are its servers: so many, with these ids, in these tiers.
+    pub fn consists_of(&self, config: &PoolConfig) -> bool {
+        let is_there = |server: &ServerConfig| {
+            let index = self.load.by_hash(id_hash(&server.id));
+            index.is_some_and(|index| {
+                let tier = if index < self.backup.first {
+                    Tier::Primary
+                } else {
+                    Tier::Backup
+                };
+                self.id(index) == server.id && tier == server.tier
+            })
+        };
+        self.servers.len() == config.servers.len() && config.servers.iter().all(is_there)
     }
 
     /// Counters of each server since they were taken last, and of requests for which no server was eligible.
@@ -370,18 +511,31 @@ impl Pool {
     }
 
     fn rebuild_at_next_pick(&mut self) {
-        self.primary.tables = Tables::ToBuild;
-        self.backup.tables = Tables::ToBuild;
+        for group in [&mut self.primary, &mut self.backup] {
+            group.tables = Tables::ToBuild;
+        }
     }
 
-    fn note_eligible(&mut self) {
+    /// Sets the masks anew if anybody's standing has changed.
+    fn refresh(&mut self) {
+        let masks = (&mut self.primary.eligible, &mut self.backup.eligible);
+        let now_ms = self.load.now_us() / 1_000;
+        self.availability.refresh(now_ms, self.backup.first, masks);
+    }
+
+    /// Makes the tables of a group anew if a server of it has another percentage of its weight by now.
+    fn let_weights_grow(&mut self) {
+        let now_ms = self.load.now_us() / 1_000;
         for group in [&mut self.primary, &mut self.backup] {
-            group.eligible = ServerMask::none(group.count);
-            let servers = self.servers.iter().skip(group.first).take(group.count);
-            for (index, server) in servers.enumerate() {
-                if server.eligible == Eligibility::Eligible {
-                    group.eligible.insert(index);
-                }
+            let servers = self.servers.iter_mut().enumerate();
+            let mut grown = false;
+            for (index, server) in servers.skip(group.first).take(group.count) {
+                let percent = self.availability.percent(index, now_ms);
+                grown |= percent != server.percent;
+                server.percent = percent;
+            }
+            if grown && group.tables == Tables::Built {
+                group.tables = Tables::ToReweigh;
             }
         }
     }
@@ -389,15 +543,17 @@ impl Pool {
 
 impl Server {
     fn new(config: &ServerConfig) -> Self {
-        let eligible = match config.admin {
-            AdminState::Ready => Eligibility::Eligible,
-            AdminState::Down => Eligibility::NotEligible,
-        };
         Self {
             id: config.id.clone(),
             endpoint: config.address.to_string(),
             weight: config.weight,
-            eligible,
+            max_fails: config.limits.max_fails,
+            percent: 100,
+            configured: Configured {
+                address: config.address,
+                weight: config.weight,
+                admin: Admin::of(config.admin),
+            },
             counters: ServerCounters::default(),
         }
     }
@@ -421,10 +577,16 @@ impl Group {
             return;
         }
         let servers = servers.iter().skip(self.first).take(self.count);
+        let weight_max = servers.clone().map(|server| server.weight).max();
+        let parts = if servers.clone().any(|server| server.percent < 100) {
+            parts(weight_max.unwrap_or(1))
+        } else {
+            1
+        };
         let shares: Vec<Share<'_>> = servers
             .map(|server| Share {
-                weight: server.weight,
-                max_fails: 0,
+                weight: in_parts(server.weight, parts, server.percent),
+                max_fails: server.max_fails,
                 id: &server.id,
                 endpoint: &server.endpoint,
             })

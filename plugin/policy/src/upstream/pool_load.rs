@@ -118,6 +118,11 @@ impl PoolLoad {
         }
     }
 
+    /// Takes note of the time.
+    pub(super) fn note_time(&mut self, now_us: u64) {
+        self.now_us = now_us;
+    }
+
     /// The time that was told last.
     pub(super) fn now_us(&self) -> u64 {
         self.now_us

@@ -13,14 +13,13 @@
 
 use std::io::Write as _;
 
+use super::beat_record::{decode, encode};
 use super::shared_data::{ABSENT, SharedData, Written};
 
 /// Most VMs of a process that count.
 pub const SLOTS_MAX: u32 = 128;
 /// Ticks without a beat after which a VM is taken for dead.
 pub const STILL_TICKS_MAX: u8 = 5;
-const VERSION: u8 = 1;
-const RECORD_BYTES: usize = 17;
 
 /// One VM's view of all slots.
 #[derive(Debug)]
@@ -174,25 +173,4 @@ impl Slots {
         // Writing to a Vec does not fail.
         drop(write!(self.key, "evenkeel//slot/{slot}"));
     }
-}
-
-fn encode(owner: u64, beat: u64) -> [u8; RECORD_BYTES] {
-    let mut record = [VERSION; RECORD_BYTES];
-    let bytes = owner.to_le_bytes().into_iter().chain(beat.to_le_bytes());
-    record
-        .iter_mut()
-        .skip(1)
-        .zip(bytes)
-        .for_each(|(place, byte)| *place = byte);
-    record
-}
-
-fn decode(record: &[u8]) -> Option<(u64, u64)> {
-    let record: &[u8; RECORD_BYTES] = record.try_into().ok()?;
-    let (version, rest) = record.split_first()?;
-    let (owner, beat) = rest.split_first_chunk::<8>()?;
-    (*version == VERSION).then_some((
-        u64::from_le_bytes(*owner),
-        u64::from_le_bytes(*beat.first_chunk::<8>()?),
-    ))
 }

@@ -1,141 +1,94 @@
-//! A server that comes back begins with a little of its weight and has all of it after a while (nginx's `slow_start`, linear).
+//! A server that came back gets its weight little by little: linear over `slow_start`, as nginx Plus and HAProxy have it.
 //!
-//! Caches are cold and processes few after a restart. Only a server that was down and comes up starts slowly: at the start of the
-//! proxy, after a reload, or when an operator makes it ready, it has all of its weight at once, or else a restart of the proxy
-//! would be a slow start of the whole pool.
-//!
-//! Methods know whole weights, and of a weight of 1 there is no half. So while anybody starts slowly, the weights of the whole
-//! group are told in hundredths, as far as that fits.
+//! It begins when a server comes back from being down, banned or ejected, and at no other time: not when a configuration is
+//! loaded, not when an operator changes something. A share grows in steps of a percent; the first is one percent, because no
+//! weight is nothing.
 
-/// How finely weights are told while somebody starts slowly.
-const PARTS: u16 = 100;
+const WHOLE_PERCENT: u8 = 100;
 
-/// The slow start of one server.
+/// When a server came back, as long as that matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SlowStart {
-    /// How long it takes, milliseconds; 0: it does not.
-    window_ms: u64,
-    /// When it began; `None`: the server has all of its weight.
-    risen_ms: Option<u64>,
+pub(super) struct SlowStart {
+    since_ms: Option<u64>,
 }
 
 impl SlowStart {
-    /// A server with all of its weight, which will take this long when it comes back.
-    pub fn new(window_ms: u64) -> Self {
-        Self {
-            window_ms,
-            risen_ms: None,
-        }
+    pub(super) fn begin(&mut self, now_ms: u64) {
+        self.since_ms = Some(now_ms);
     }
 
-    /// The server was down and is up.
-    pub fn rose(&mut self, now_ms: u64) {
-        self.risen_ms = (self.window_ms > 0).then_some(now_ms);
+    pub(super) fn end(&mut self) {
+        self.since_ms = None;
     }
 
-    /// The server is down: whatever had begun is over.
-    pub fn fell(&mut self) {
-        self.risen_ms = None;
-    }
-
-    /// Whether it is starting; the end of it is noticed here. A clock that goes back ends it.
-    pub fn goes_on(&mut self, now_ms: u64) -> bool {
-        let elapsed_ms = self
-            .risen_ms
-            .and_then(|risen_ms| now_ms.checked_sub(risen_ms));
-        if elapsed_ms.is_none_or(|elapsed_ms| elapsed_ms >= self.window_ms) {
-            self.risen_ms = None;
-        }
-        self.risen_ms.is_some()
-    }
-
-    /// What of `weight` counts at a time, at least 1.
-    fn part_of(&self, weight: u16, now_ms: u64) -> u16 {
-        let Some(risen_ms) = self.risen_ms else {
-            return weight;
+    /// Percent of its weight that a server has at `now_ms`: 1–100. A clock that goes back ends it.
+    pub(super) fn percent(self, slow_start_ms: u64, now_ms: u64) -> u8 {
+        let Some(since_ms) = self.since_ms else {
+            return WHOLE_PERCENT;
         };
-        let elapsed_ms = now_ms.saturating_sub(risen_ms).min(self.window_ms);
-        let part = u128::from(weight) * u128::from(elapsed_ms);
-        let part = part.checked_div(u128::from(self.window_ms));
-        part.and_then(|part| u16::try_from(part).ok())
-            .unwrap_or(weight)
-            .max(1)
+        match now_ms.checked_sub(since_ms) {
+            Some(elapsed_ms) if elapsed_ms < slow_start_ms => {
+                let percent = elapsed_ms.saturating_mul(u64::from(WHOLE_PERCENT)) / slow_start_ms;
+                u8::try_from(percent).unwrap_or(WHOLE_PERCENT).max(1)
+            }
+            _ => WHOLE_PERCENT,
+        }
     }
 }
 
-/// The weights of a group as they count at a time, into `out` (cleared before): as configured if nobody is starting, otherwise all
-/// of them in finer parts.
-pub fn effective_weights(
-    servers: &mut [SlowStart],
-    weights: &[u16],
-    now_ms: u64,
-    out: &mut Vec<u16>,
-) {
-    out.clear();
-    // Everybody is asked: whose start is over has to notice it.
-    let starting = servers
-        .iter_mut()
-        .filter_map(|server| server.goes_on(now_ms).then_some(()));
-    if starting.count() == 0 {
-        out.extend_from_slice(weights);
-        return;
-    }
-    let heaviest = weights.iter().copied().max().unwrap_or(1).max(1);
-    let parts = (u16::MAX / heaviest).clamp(1, PARTS);
-    let weights = weights.iter().zip(servers);
-    out.extend(
-        weights.map(|(weight, server)| server.part_of(weight.saturating_mul(parts), now_ms)),
-    );
+/// How many parts each unit of weight is cut into while some server of a group has only a percentage of its own: as many as
+/// there is room for beside the largest weight.
+pub(super) fn parts(weight_max: u16) -> u16 {
+    (u16::MAX / weight_max.max(1)).clamp(1, u16::from(WHOLE_PERCENT))
+}
+
+/// A weight in parts, of which a server has `percent`; at least one part.
+pub(super) fn in_parts(weight: u16, parts: u16, percent: u8) -> u16 {
+    let whole = u64::from(weight) * u64::from(parts);
+    let part = whole * u64::from(percent) / u64::from(WHOLE_PERCENT);
+    u16::try_from(part).unwrap_or(u16::MAX).max(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn check(servers: &mut [SlowStart], weights: &[u16], now_ms: u64, expected: &[u16]) {
-        let mut out = vec![9; 3];
-        effective_weights(servers, weights, now_ms, &mut out);
-        assert_eq!(out, expected, "at {now_ms} ms");
-    }
-
     #[test]
-    fn a_weight_grows_from_little_to_all_in_a_line() {
-        let mut servers = [SlowStart::new(10_000), SlowStart::new(10_000)];
-        check(&mut servers, &[1, 3], 0, &[1, 3]);
-        servers[0].rose(5_000);
-        for (now_ms, expected) in [
-            (5_000, [1, 300]),
-            (5_100, [1, 300]),
-            (7_500, [25, 300]),
-            (10_000, [50, 300]),
-            (14_999, [99, 300]),
-            (15_000, [1, 3]),
-            (15_001, [1, 3]),
+    fn a_share_grows_linearly_from_the_moment_it_is_back() {
+        let mut start = SlowStart::default();
+        assert_eq!(start.percent(10_000, 5), 100, "nothing has happened");
+        start.begin(100_000);
+        for (now_ms, percent) in [
+            (99_999, 100),
+            (100_000, 1),
+            (101_000, 10),
+            (105_000, 50),
+            (109_999, 99),
+            (110_000, 100),
+            (u64::MAX, 100),
         ] {
-            check(&mut servers, &[1, 3], now_ms, &expected);
+            assert_eq!(start.percent(10_000, now_ms), percent, "{now_ms}");
         }
-        servers[1].rose(20_000);
-        check(&mut servers, &[1, 3], 25_000, &[100, 150]);
-        servers[1].fell();
-        check(&mut servers, &[1, 3], 25_000, &[1, 3]);
+        assert_eq!(start.percent(0, 100_000), 100, "without slow_start");
+        start.end();
+        assert_eq!(start.percent(10_000, 100_000), 100);
     }
 
     #[test]
-    fn only_who_comes_back_starts_slowly_and_only_if_asked() {
-        let mut servers = [SlowStart::default(), SlowStart::new(1_000)];
-        check(&mut servers, &[2, 2], 7, &[2, 2]);
-        servers[0].rose(7);
-        check(&mut servers, &[2, 2], 7, &[2, 2]);
-    }
-
-    #[test]
-    fn heavy_weights_are_told_as_finely_as_they_fit() {
-        let mut servers = [SlowStart::new(1_000), SlowStart::new(1_000)];
-        servers[1].rose(0);
-        check(&mut servers, &[65_535, 65_535], 500, &[65_535, 32_767]);
-        check(&mut servers, &[1_000, 65], 500, &[65_000, 2_112]);
-        servers[1].rose(u64::MAX);
-        check(&mut servers, &[1, 1], 0, &[1, 1]);
+    fn weights_are_cut_as_fine_as_there_is_room() {
+        for (weight_max, expected) in [
+            (0, 100),
+            (1, 100),
+            (655, 100),
+            (656, 99),
+            (40_000, 1),
+            (65_535, 1),
+        ] {
+            assert_eq!(parts(weight_max), expected, "{weight_max}");
+        }
+        assert_eq!(in_parts(3, 100, 100), 300);
+        assert_eq!(in_parts(3, 100, 50), 150);
+        assert_eq!(in_parts(1, 1, 1), 1, "never nothing");
+        assert_eq!(in_parts(65_535, 1, 100), 65_535);
     }
 }

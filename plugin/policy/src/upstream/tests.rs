@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::*;
 use crate::balance::{Choices, Facts, Latency};
-use crate::config::{Config, Document};
+use crate::config::{Config, Document, Tier};
 use crate::random::Sequence;
 
 /// Shared data as Envoy keeps it: one counter for all keys, a write with any number but 0 succeeds on a missing key.
 #[derive(Default)]
-struct Map {
+pub(super) struct Map {
     values: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     last_cas: u32,
     reads: usize,
@@ -254,7 +254,7 @@ fn who_is_drained_leaves_its_turns_to_the_others_and_they_go_on() {
             .into_iter()
             .zip(1..)
             .map(|(id, last)| Member {
-                address: ([10, 0, 0, last], 80).into(),
+                address: Some(([10, 0, 0, last], 80).into()),
                 ..member(
                     id,
                     last,
@@ -380,9 +380,10 @@ fn backups_come_only_after_every_primary_and_down_ones_never() {
 fn member(id: &str, last: u8, weight: u16, admin: AdminChange) -> Member {
     Member {
         id: id.to_owned(),
-        address: ([10, 0, 0, last], 81).into(),
-        weight,
+        address: Some(([10, 0, 0, last], 81).into()),
+        weight: Some(weight),
         admin,
+        tier: Tier::Primary,
     }
 }
 
@@ -418,6 +419,16 @@ fn changes_of_operators_are_taken_over_at_the_next_tick() {
     data.set(&Members::key("shop"), b"junk", 0);
     vm.pool.tick(&mut data);
     assert!(vm.ids().starts_with('a'));
+    // Whom the record no longer names is as configured again.
+    let none = Members {
+        version: 8,
+        servers: Vec::new(),
+    };
+    data.set(&Members::key("shop"), &none.encode(), 0);
+    vm.pool.tick(&mut data);
+    let firsts: String = (0..6).map(|_| vm.ids().chars().next().unwrap()).collect();
+    assert_eq!(firsts, "abcabc");
+    assert_eq!(vm.pool.endpoint(0), "10.0.0.1:80");
 }
 
 #[test]
@@ -432,25 +443,40 @@ fn turns_begin_later_in_other_slots() {
 }
 
 #[test]
-fn attempts_are_asked_about_once_a_tick_and_always_after_a_failure() {
+fn a_few_answers_a_tick_are_asked_about_and_slow_ones_and_all_after_a_failure() {
     let mut vm = Vm::new(1, "round_robin", &three());
     let choices = vm.choose();
-    let asked = |vm: &mut Vm| (0..5).filter(|_| vm.pool.wants_attempts(&choices)).count();
-    assert_eq!(asked(&mut vm), 1);
+    let asked = |vm: &mut Vm| {
+        let began = vm.pool.ticks();
+        let wants = |_: &u32| vm.pool.wants_attempts(&choices, began);
+        (0..50).filter(wants).count()
+    };
+    assert_eq!(asked(&mut vm), 16);
     assert_eq!(asked(&mut vm), 0);
     vm.pool.tick(&mut Map::default());
-    assert_eq!(asked(&mut vm), 1);
-    vm.pool.charge(&choices, 2, 1);
-    assert_eq!(asked(&mut vm), 5);
+    assert_eq!(asked(&mut vm), 16);
+    let began = vm.pool.ticks().wrapping_sub(2);
+    assert!(vm.pool.wants_attempts(&choices, began), "a slow one");
+    vm.pool.note_time(1_000_000_000);
+    vm.pool.charge(&choices, 2, 1, Quality::Good);
+    assert_eq!(asked(&mut vm), 50);
     (0..8).for_each(|_| vm.pool.tick(&mut Map::default()));
-    assert_eq!(asked(&mut vm), 1);
+    assert_eq!(asked(&mut vm), 50, "a server is left out");
+    // Its probe is answered.
+    vm.pool.note_time(1_011_000_000);
+    vm.pool.tick(&mut Map::default());
+    let probe = (0..9).map(|_| vm.choose());
+    let choices = probe.into_iter().find(|choices| choices.get(0) == Some(0));
+    vm.pool.charge(&choices.unwrap(), 1, 0, Quality::Good);
+    vm.pool.tick(&mut Map::default());
+    assert_eq!(asked(&mut vm), 16);
 }
 
 #[test]
 fn failures_and_picks_are_counted() {
     let mut vm = Vm::new(1, "round_robin", &three());
     let choices = vm.choose();
-    vm.pool.charge(&choices, 3, 2);
+    vm.pool.charge(&choices, 3, 2, Quality::Good);
     let mut counted = Vec::new();
     assert_eq!(
         vm.pool.take_counters(|server, counters| counted.push((
@@ -471,10 +497,16 @@ fn records_are_read_as_written_and_junk_is_not() {
         servers: vec![
             member("a", 1, 65_535, AdminChange::Ready),
             Member {
-                address: "[2001:db8::1]:443".parse().unwrap(),
+                address: "[2001:db8::1]:443".parse().ok(),
+                tier: Tier::Backup,
                 ..member("b", 1, 1, AdminChange::Drain)
             },
             member("", 1, 1, AdminChange::Maint),
+            Member {
+                address: None,
+                weight: None,
+                ..member("c", 1, 1, AdminChange::Removed)
+            },
         ],
     };
     let bytes = members.encode();
@@ -516,10 +548,13 @@ fn records_are_read_as_written_and_junk_is_not() {
     proptest!(|(junk in proptest::collection::vec(any::<u8>(), 0..60), version in any::<bool>())| {
         let mut junk = junk;
         if let Some(first) = junk.first_mut().filter(|_| version) {
-            *first = 1;
+            *first = 2;
         }
         if let Some(members) = Members::decode(&junk) {
             prop_assert_eq!(members.encode(), junk.clone());
+        }
+        if let Some(first) = junk.first_mut().filter(|_| version) {
+            *first = 1;
         }
         prop_assert!(LoadRecord::decode(&junk).is_none_or(|record| record.entries().count() <= CHUNK_SERVERS));
     });

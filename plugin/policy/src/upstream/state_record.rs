@@ -1,0 +1,246 @@
+//! What checks found out, as whoever checks tells everybody else: the other VMs, the admin page, `ctl`.
+//!
+//! ```text
+//!   evenkeel/<pool>/state     1  version of this layout (1)     8  version of the content     2  servers
+//!   then per server: 8  hash of its id     1  health (0 checking, 1 up, 2 down)     8  since, milliseconds since 1970
+//!                    4  transitions        1  length of the reason, at most 64, the reason             (little-endian)
+//!
+//!   evenkeel//health          8  how often any pool's record was written
+//! ```
+//!
+//! The second key is what VMs look at between ticks: one look says whether any pool has news. Servers that are not in a record are
+//! not checked yet. A record outlives the VM that wrote it, and a reload: whoever checks next begins with it.
+
+use super::health::{Check, Health, REASON_BYTES_MAX};
+use super::shared_data::{ABSENT, SharedData, Written};
+use crate::config::SERVERS_MAX;
+
+const VERSION: u8 = 1;
+const NEWS_KEY: &[u8] = b"evenkeel//health";
+/// Whoever loses so many races against other writers has told the news all the same: the number has changed.
+const NEWS_TRIES_MAX: usize = 8;
+
+/// The content of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StateRecord {
+    /// Changes with every change.
+    pub version: u64,
+    /// At most [`SERVERS_MAX`].
+    pub servers: Vec<ServerState>,
+}
+
+/// One server as checks have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerState {
+    /// Of its id: [`super::id_hash`].
+    pub id_hash: u64,
+    pub health: Health,
+    /// Milliseconds since 1970; 0: never checked.
+    pub since_ms: u64,
+    /// How often it went down or up again.
+    pub transitions: u32,
+    /// At most 64 bytes.
+    pub reason: String,
+}
+
+impl StateRecord {
+    /// The key of a pool's record.
+    pub fn key(pool: &str) -> Vec<u8> {
+        format!("evenkeel/{pool}/state").into_bytes()
+    }
+
+    /// The version in a record, without reading the rest.
+    pub fn version_of(bytes: &[u8]) -> Option<u64> {
+        let (layout, rest) = bytes.split_first()?;
+        (*layout == VERSION).then_some(u64::from_le_bytes(*rest.first_chunk::<8>()?))
+    }
+
+    /// The record as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let servers = self.servers.get(..SERVERS_MAX).unwrap_or(&self.servers);
+        let mut out = vec![VERSION];
+        out.extend(self.version.to_le_bytes());
+        out.extend(u16::try_from(servers.len()).unwrap_or(0).to_le_bytes());
+        for server in servers {
+            let reason = server
+                .reason
+                .get(..REASON_BYTES_MAX)
+                .unwrap_or(&server.reason);
+            let reason = if reason.len() > REASON_BYTES_MAX {
+                ""
+            } else {
+                reason
+            };
+            out.extend(server.id_hash.to_le_bytes());
+            out.push(match server.health {
+                Health::Checking => 0,
+                Health::Up => 1,
+                Health::Down => 2,
+            });
+            out.extend(server.since_ms.to_le_bytes());
+            out.extend(server.transitions.to_le_bytes());
+            out.push(u8::try_from(reason.len()).unwrap_or(0));
+            out.extend(reason.bytes());
+        }
+        out
+    }
+
+    /// Reads a record; `None` if it is none, to the last byte.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let version = Self::version_of(bytes)?;
+        let (count, mut rest) = bytes.get(9..)?.split_first_chunk::<2>()?;
+        let count = usize::from(u16::from_le_bytes(*count));
+        if count > SERVERS_MAX {
+            return None;
+        }
+        let mut servers = Vec::with_capacity(count);
+        for _ in 0..count {
+            servers.push(server(&mut rest)?);
+        }
+        rest.is_empty().then_some(Self { version, servers })
+    }
+}
+
+fn server(rest: &mut &[u8]) -> Option<ServerState> {
+    let id_hash = u64::from_le_bytes(array(rest)?);
+    let health = match rest.split_off_first()? {
+        0 => Health::Checking,
+        1 => Health::Up,
+        2 => Health::Down,
+        _ => return None,
+    };
+    let since_ms = u64::from_le_bytes(array(rest)?);
+    let transitions = u32::from_le_bytes(array(rest)?);
+    let length = usize::from(*rest.split_off_first()?);
+    if length > REASON_BYTES_MAX {
+        return None;
+    }
+    let reason = std::str::from_utf8(rest.split_off(..length)?)
+        .ok()?
+        .to_owned();
+    Some(ServerState {
+        id_hash,
+        health,
+        since_ms,
+        transitions,
+        reason,
+    })
+}
+
+fn array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    rest.split_off(..N)?.try_into().ok()
+}
+
+impl ServerState {
+    pub(super) fn of(id_hash: u64, check: &Check) -> Self {
+        Self {
+            id_hash,
+            health: check.health,
+            since_ms: check.since_ms,
+            transitions: check.transitions,
+            reason: check.reason.clone(),
+        }
+    }
+
+    pub(super) fn check(&self) -> Check {
+        Check::known(
+            self.health,
+            self.reason.clone(),
+            self.since_ms,
+            self.transitions,
+        )
+    }
+}
+
+/// How often any record was written; VMs read records when it has changed.
+pub fn news(data: &mut impl SharedData, value: &mut Vec<u8>) -> u64 {
+    data.get(NEWS_KEY, value)
+        .and_then(|_| value.first_chunk::<8>())
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// Says that a record was written.
+pub(super) fn tell_news(data: &mut impl SharedData, value: &mut Vec<u8>) {
+    for _ in 0..NEWS_TRIES_MAX {
+        let cas = data.get(NEWS_KEY, value).unwrap_or(ABSENT);
+        let count = value
+            .first_chunk::<8>()
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        if data.set(NEWS_KEY, &count.wrapping_add(1).to_le_bytes(), cas) != Written::Mismatch {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::Map;
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_written_and_junk_is_not() {
+        let state = |id_hash, health, reason: &str| ServerState {
+            id_hash,
+            health,
+            since_ms: 1_700_000_000_000,
+            transitions: 3,
+            reason: reason.to_owned(),
+        };
+        let record = StateRecord {
+            version: 9,
+            servers: vec![
+                state(1, Health::Checking, ""),
+                state(u64::MAX, Health::Up, "2 checks passed"),
+                state(2, Health::Down, &"r".repeat(64)),
+            ],
+        };
+        let bytes = record.encode();
+        assert_eq!(StateRecord::decode(&bytes), Some(record));
+        assert_eq!(StateRecord::version_of(&bytes), Some(9));
+        for end in 0..bytes.len() {
+            assert_eq!(StateRecord::decode(&bytes[..end]), None, "cut at {end}");
+        }
+        proptest!(|(junk in proptest::collection::vec(any::<u8>(), 0..80), version in any::<bool>())| {
+            let mut junk = junk;
+            if let Some(first) = junk.first_mut().filter(|_| version) {
+                *first = VERSION;
+            }
+            if let Some(record) = StateRecord::decode(&junk) {
+                prop_assert_eq!(record.encode(), junk);
+            }
+        });
+    }
+
+    #[test]
+    fn the_largest_pool_with_the_longest_reasons_is_bounded() {
+        let server = ServerState {
+            id_hash: 1,
+            health: Health::Down,
+            since_ms: 1,
+            transitions: 1,
+            reason: "r".repeat(64),
+        };
+        let record = StateRecord {
+            version: 1,
+            servers: vec![server; SERVERS_MAX + 1],
+        };
+        let bytes = record.encode();
+        assert!(bytes.len() < 1 << 20, "{}", bytes.len());
+        assert_eq!(
+            StateRecord::decode(&bytes).unwrap().servers.len(),
+            SERVERS_MAX
+        );
+    }
+
+    #[test]
+    fn news_are_another_number_each_time() {
+        let (mut data, mut value) = (Map::default(), Vec::new());
+        assert_eq!(news(&mut data, &mut value), 0);
+        tell_news(&mut data, &mut value);
+        assert_eq!(news(&mut data, &mut value), 1);
+        tell_news(&mut data, &mut value);
+        assert_eq!(news(&mut data, &mut value), 2);
+    }
+}
