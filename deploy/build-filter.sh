@@ -10,6 +10,7 @@
 #   debian      Debian's rustc-web builds the standard library from rust-web-src; missing packages are installed by root only.
 #               It also comes before rustup when its packages are already there, so that no build asks the network for what it has.
 # EVENKEEL_WASM_TOOLCHAIN=installed|rustup|debian forces one.
+# EVENKEEL_FILTER_FEATURES=bench builds what is measured and never shipped; give it a CARGO_TARGET_DIR of its own.
 #
 # This runs inside sidecar/build.rs while cargo holds the lock of its target directory: the filter has a target directory of its
 # own below that one, and nothing of the outer cargo's environment is inherited.
@@ -130,7 +131,7 @@ build() {
     local profile=release
     ! grep -q '^\[profile\.filter\]' "$ROOT/Cargo.toml" || profile=filter
     local arguments=(build --manifest-path "$ROOT/Cargo.toml" --package evenkeel-plugin --target "$TARGET"
-        --profile "$profile" --target-dir "$TARGET_DIR/$way")
+        --profile "$profile" --target-dir "$TARGET_DIR/$way" --features "${EVENKEEL_FILTER_FEATURES:-}")
     if [[ $way == debian ]]; then
         RUSTC=$DEBIAN_RUSTC RUSTC_BOOTSTRAP=1 \
             CARGO_TARGET_WASM32_WASIP1_LINKER=$(debian_linker) \

@@ -3,7 +3,7 @@
 //! Every method is called on the VM's own thread, during a callback of the guest. Implementations use interior mutability;
 //! they must not call back into the VM.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Which of a stream's header maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,6 +185,10 @@ pub trait Environment {
         name: &[u8],
         arguments: &[u8],
     ) -> Option<Vec<u8>>;
+    /// The time that guests are told; the system's, unless somebody has reason to tell another.
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::now()
+    }
     /// The VM trapped or overran its deadline; it is dead. Called once, after every stream on it has been woken.
     fn failed(&self, failure: &crate::Failure);
 }

@@ -180,6 +180,12 @@ impl Vm {
         Some(self.inner.store.try_borrow().ok()?.data().usage)
     }
 
+    /// How large the guest's memory has become; `None` inside a callback, and of a module without memory.
+    pub fn memory_bytes(&self) -> Option<usize> {
+        let store = self.inner.store.try_borrow().ok()?;
+        Some(store.data().memory?.data_size(&*store))
+    }
+
     /// Why it is dead, if it is.
     pub fn failure(&self) -> Option<Failure> {
         self.inner.failure.get().cloned()

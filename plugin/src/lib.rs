@@ -11,6 +11,8 @@
 //! What is decided is decided in the policy, which knows nothing of proxies. Here are only the calls of the host, in the phases in
 //! which they are legal, and the state that one VM keeps between them. Nothing here may panic: in a filter a panic is an outage.
 
+#[cfg(feature = "bench")]
+mod bench_picks;
 mod checker;
 mod hostcalls;
 mod metrics;

@@ -165,6 +165,12 @@ impl RootContext for Root {
         let Some(policy) = guard.as_mut() else {
             return;
         };
+        #[cfg(feature = "bench")]
+        if virtual_machine::with(|vm| crate::bench_picks::on_tick(policy, vm))
+            == Some(crate::bench_picks::Tick::Picked)
+        {
+            return;
+        }
         let now_us = hostcalls::now_ns() / 1_000;
         let is_whole = !self.is_quick || self.quick_ticks.is_multiple_of(QUICK_TICKS);
         self.quick_ticks = self.quick_ticks.wrapping_add(1);

@@ -9,6 +9,13 @@ use std::fs;
 use std::ops::{Add, Sub};
 
 use anyhow::{Context as _, Result};
+use rustix::time::{ClockId, clock_gettime};
+
+/// CPU time of this thread so far, nanoseconds.
+pub fn thread_nanoseconds() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+}
 
 /// CPU time used so far. Threads that ended are not in it: no proxy measured here ends threads under load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -20,6 +20,7 @@ mod idle;
 mod load;
 mod machine;
 mod peers;
+mod picks;
 mod process;
 mod rebuild;
 mod report;
@@ -66,11 +67,20 @@ enum Command {
     Idle,
     /// What the filter costs: alone (time and instructions per request, without a network), and within the proxy.
     Filter,
+    /// What choosing a server costs: every method, pools of 2 to 10,000 servers, inside the filter and natively. Builds a filter.
+    Picks {
+        /// Only these methods.
+        #[arg(long, value_delimiter = ',')]
+        methods: Vec<String>,
+        /// Only these sizes of pools.
+        #[arg(long, value_delimiter = ',')]
+        sizes: Vec<usize>,
+    },
     /// What a one-line change costs to rebuild, in a development build. Changes source files and puts them back.
     Rebuild,
     /// Which rows there are, and which of them this machine can measure.
     Peers,
-    /// Everything above but `rebuild` (the default).
+    /// Everything above but `picks` and `rebuild` (the default).
     All,
     /// The loop of `filter`, for valgrind.
     #[command(hide = true)]
@@ -94,6 +104,7 @@ impl Command {
             Self::Startup => "startup",
             Self::Idle => "idle",
             Self::Filter | Self::FilterLoop { .. } => "filter",
+            Self::Picks { .. } => "picks",
             Self::Rebuild => "rebuild",
             Self::Peers | Self::All => "bench",
         }
@@ -186,6 +197,7 @@ fn main() -> Result<()> {
         Command::Startup => report.add(startup::run(&scale, &choice)?)?,
         Command::Idle => report.add(idle::run(&scale, &choice)?)?,
         Command::Filter => report.add(filter_cost::run(&scale)?)?,
+        Command::Picks { methods, sizes } => report.add(picks::run(&methods, &sizes)?)?,
         Command::Rebuild => report.add(rebuild::run()?)?,
         Command::All => {
             report.add(compare::run(&scale, &choice)?)?;

@@ -25,6 +25,7 @@ mod drain;
 mod envoy_files;
 mod failover;
 mod faults;
+mod filter_picks;
 mod headers;
 mod health;
 mod http2;

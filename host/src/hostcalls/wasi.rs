@@ -245,7 +245,7 @@ fn clock_time_get(
 ) -> Errno {
     static BEGIN: OnceLock<Instant> = OnceLock::new();
     let time = match which {
-        0 => clock::wall_clock(),
+        0 => clock::wall_clock(caller.data()),
         1 => {
             u64::try_from(BEGIN.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
         }

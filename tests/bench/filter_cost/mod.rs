@@ -5,7 +5,6 @@
 //! in a proxy, so time is the lower bound; instructions (counted by valgrind) do not depend on that.
 
 mod in_proxy;
-mod stream;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,15 +15,15 @@ use anyhow::{Context as _, Result, bail};
 use evenkeel_host::embedder::{CallRefused, Environment, HttpCall, HttpStream, LogLevel};
 use evenkeel_host::http_filters::{Chain, HttpFilters, Verdict};
 use evenkeel_host::{Engine, Failure, Module, Process, Vm, VmOptions};
-use rustix::time::{ClockId, clock_gettime};
+use evenkeel_tests::memory_stream::MemoryStream;
 use serde_json::{Value, json};
 
 use crate::Scale;
+use crate::cpu::thread_nanoseconds;
 use crate::peers::{evenkeel_binary, generate_for_envoy};
 use crate::process::on_path;
 use crate::report::{Section, Target, figure};
 use crate::statistics::Samples;
-use stream::MemoryStream;
 
 const MEMORY_MAX: usize = 256 * 1024 * 1024;
 /// Generous: under valgrind everything is fifty times slower.
@@ -274,13 +273,9 @@ fn continues(verdict: &Verdict) -> Result<()> {
 
 /// CPU time of this thread that `work` takes.
 fn nanoseconds(work: impl FnOnce() -> Result<()>) -> Result<f64> {
-    let now = || {
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
-    };
-    let before = now();
+    let before = thread_nanoseconds();
     work()?;
-    Ok(now() - before)
+    Ok(thread_nanoseconds() - before)
 }
 
 /// Instructions per request, filter and host, counted by callgrind.
