@@ -12,6 +12,7 @@
 //! `Origin`, if there is one, is this very interface.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,7 +39,7 @@ pub(super) type Answer = (StatusCode, serde_json::Value);
 #[serde(deny_unknown_fields)]
 struct Change {
     state: Option<State>,
-    weight: Option<u16>,
+    weight: Option<NonZeroU16>,
 }
 
 #[derive(Debug, Clone, Copy, serde::Deserialize)]
@@ -123,7 +124,8 @@ fn change(
     );
     let roster = now.roster();
     let servers = roster.members().filter(|server| server.is_of(id));
-    let servers: Vec<_> = servers.map(|one| state::server(one)).collect();
+    let checks = state::Checks::read(shared, pool);
+    let servers: Vec<_> = servers.map(|one| state::server(one, &checks)).collect();
     Ok((status, json!({"pool": pool, "servers": servers})))
 }
 
@@ -137,7 +139,7 @@ fn post(table: &mut Table, pool: &PoolConfig, id: &str, change: &Change) -> Resu
         table.set_admin(pool, id, admin)?;
     }
     if let Some(weight) = change.weight {
-        table.set_weight(pool, id, weight)?;
+        table.set_weight(pool, id, weight.get())?;
     }
     Ok(())
 }

@@ -1,9 +1,12 @@
 //! `/api/state`: the configuration in force and what goes on, as JSON.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::UNIX_EPOCH;
 
 use evenkeel_policy::config::PoolConfig;
+use evenkeel_policy::contract::VM_ID;
+use evenkeel_policy::upstream::{Health, ServerState, StateRecord, id_hash};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -35,7 +38,7 @@ pub(super) fn render(shared: &Shared) -> String {
         "connections": {"open": shared.open_connections(), "limit": generation.config.limits.connections},
         "listeners": generation.config.listeners.iter().map(listener).collect::<Vec<_>>(),
         "workers": shared.workers.iter().map(worker).collect::<Vec<_>>(),
-        "pools": pools(&generation),
+        "pools": pools(shared, &generation),
     });
     state.to_string()
 }
@@ -65,18 +68,57 @@ fn worker(worker: &WorkerHandle) -> Value {
 }
 
 /// A pool and its servers, also for `/api/pools`.
-pub(super) fn pool(pool: &Pool, config: &PoolConfig) -> Value {
+fn pool(shared: &Shared, pool: &Pool, config: &PoolConfig) -> Value {
     let roster = pool.roster();
+    let checks = Checks::read(shared, &pool.name);
     json!({
         "name": pool.name,
         "balance": config.algorithm.name(),
-        "servers": roster.members().map(|member| server(member)).collect::<Vec<_>>(),
+        "servers": roster.members().map(|member| server(member, &checks)).collect::<Vec<_>>(),
     })
 }
 
-/// One server.
-pub(super) fn server(server: &Server) -> Value {
+/// What checks found out about the servers of a pool, as the VM that checks tells it.
+pub(super) struct Checks(HashMap<u64, ServerState>);
+
+impl Checks {
+    pub(super) fn read(shared: &Shared, pool: &str) -> Self {
+        let record = shared.process.shared_data(VM_ID, &StateRecord::key(pool));
+        let record = record.and_then(|(bytes, _cas)| StateRecord::decode(&bytes));
+        let servers = record.map(|record| record.servers).unwrap_or_default();
+        Self(
+            servers
+                .into_iter()
+                .map(|state| (state.id_hash, state))
+                .collect(),
+        )
+    }
+
+    fn of(&self, server: &Server) -> Option<&ServerState> {
+        self.0.get(&id_hash(&server.id))
+    }
+
+    /// Whether requests may go there, as far as is known here.
+    fn is_up(&self, server: &Server) -> bool {
+        let is_down = self
+            .of(server)
+            .is_some_and(|state| state.health == Health::Down);
+        server.standing == Standing::Ready && !is_down
+    }
+}
+
+/// One server. `since` is in milliseconds since 1970.
+pub(super) fn server(server: &Server, checks: &Checks) -> Value {
+    let state = checks.of(server);
     json!({
+        "health": state.map_or("unchecked", |state| match state.health {
+            Health::Checking => "checking",
+            Health::Up => "up",
+            Health::Down => "down",
+        }),
+        "reason": state.map(|state| &state.reason),
+        "since": state.map(|state| state.since_ms),
+        "transitions": state.map(|state| state.transitions),
         "id": server.id,
         "address": server.text,
         "weight": server.weight,
@@ -94,15 +136,16 @@ pub(super) fn server(server: &Server) -> Value {
 }
 
 /// All pools of the configuration in force.
-pub(super) fn pools(generation: &Generation) -> Vec<Value> {
+fn pools(shared: &Shared, generation: &Generation) -> Vec<Value> {
     let configs = &generation.config.policy.pools;
     let both = generation.pools.iter().zip(configs);
-    both.map(|(one, config)| pool(one, config)).collect()
+    both.map(|(one, config)| pool(shared, one, config))
+        .collect()
 }
 
 /// `/api/pools`.
 pub(super) fn all(shared: &Shared) -> Answer {
-    let pools = pools(&shared.generation.load());
+    let pools = pools(shared, &shared.generation.load());
     (StatusCode::OK, json!({"pools": pools}))
 }
 
@@ -118,13 +161,13 @@ pub(super) fn one(shared: &Shared, name: &str, id: Option<&str>) -> Answer {
         return refusal(StatusCode::NOT_FOUND, &why);
     };
     let Some(id) = id else {
-        return (StatusCode::OK, pool(found, config));
+        return (StatusCode::OK, pool(shared, found, config));
     };
-    let roster = found.roster();
+    let (roster, checks) = (found.roster(), Checks::read(shared, name));
     let servers: Vec<Value> = roster
         .members()
         .filter(|server| server.is_of(id))
-        .map(|one| server(one))
+        .map(|one| server(one, &checks))
         .collect();
     if servers.is_empty() {
         return refusal(
@@ -155,10 +198,8 @@ pub(super) fn not_ready(shared: &Shared) -> Option<String> {
         routes.iter().any(|route| route.pool == pool.name)
     };
     let is_dead = |pool: &&Pool| {
-        !pool
-            .roster()
-            .members()
-            .any(|server| server.standing == Standing::Ready)
+        let checks = Checks::read(shared, &pool.name);
+        !pool.roster().members().any(|server| checks.is_up(server))
     };
     let dead = generation.pools.iter().filter(is_routed).find(is_dead)?;
     Some(format!("pool {} has no server that is up", dead.name))
