@@ -150,9 +150,9 @@ fn a_wrong_policy_is_refused_with_its_place() {
             "host",
         ),
         (
-            "pools:\n  web:\n    balance: maglev\n    servers: [{address: '127.0.0.1:1'}]",
+            "pools:\n  web:\n    mode: tcp\n    servers: [{address: '127.0.0.1:1'}]",
             "6:",
-            "policy.pools.web.balance",
+            "policy.pools.web.mode",
             "not served",
         ),
         (

@@ -28,6 +28,7 @@ mod faults;
 mod headers;
 mod health;
 mod http2;
+mod limits;
 mod long_exchanges;
 mod malformed;
 mod messages;

@@ -26,6 +26,7 @@
     clippy::cast_possible_truncation
 )]
 
+pub mod busy;
 pub mod child;
 pub mod cluster;
 pub mod databases;
@@ -42,6 +43,7 @@ pub mod php;
 pub mod ports;
 pub mod tls;
 
+pub use busy::{Busy, busy};
 pub use cluster::{Cluster, Proxy, Server};
 pub use eventually::eventually;
 pub use host::Host;

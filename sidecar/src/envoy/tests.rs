@@ -193,3 +193,20 @@ fn the_file_is_for_its_owner_only_and_is_replaced_whole() {
         );
     }
 }
+
+#[test]
+fn a_check_that_only_a_bridge_can_make_is_refused_by_name() {
+    for (kind, check) in [
+        ("tcp", "tcp: {}"),
+        ("mysql", "mysql: {user: evenkeel}"),
+        ("redis", "redis: {role: master}"),
+    ] {
+        let with = format!("api: {{health: {{{check}}}, servers:");
+        let file = FILE.replace("api: {servers:", &with);
+        let config = Config::parse(Path::new("evenkeel.yaml"), &file).unwrap();
+        let error = render(&config, Path::new("/w.wasm")).unwrap_err();
+        let said = error.to_string();
+        let key = format!("policy.pools.api.health.{kind}: ");
+        assert!(said.starts_with(&key) && said.contains("bridge"), "{said}");
+    }
+}

@@ -1,9 +1,11 @@
-//! No server has much more than its share, whatever the keys: consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam,
-//! arXiv:1608.01350), as HAProxy's `hash-balance-factor` counts it (`chash_server_is_eligible`), around any hashing method.
+//! No server has much more than its share, whatever the keys: consistent hashing with bounded loads (Mirrokni, Thorup,
+//! Zadimoghaddam, arXiv:1608.01350), as HAProxy's `hash-balance-factor` counts it (`chash_server_is_eligible`), around any
+//! hashing method.
 //!
 //! Of all requests in flight and the one to come, times the factor, rounded up, every server may have its weight's part, at
-//! least one. A server that has as many is passed over as one that is down is: the key goes where it would go without it, and comes
-//! back when there is room. Shares are those of the servers that are eligible, so that there is always room: parts of more than all cannot all be full.
+//! least one. A server that has as many is passed over as one that is down is: the key goes where it would go without it,
+//! and comes back when there is room. Shares are those of the servers that are eligible, so that there is always room: parts
+//! of more than all cannot all be full.
 //!
 //! Who stands by has room too, as long as there are such; then it is anybody.
 

@@ -1,8 +1,8 @@
 //! What a destination was given last: the cache behind IPVS's locality-based methods (`ip_vs_lblc.c`, `ip_vs_lblcr.c`).
 //!
-//! Destinations are known by the XXH64 of their key, so that an entry's size is fixed; the table is bounded as the kernel's is. What has
-//! not been asked for during a day counts as gone; a table that is full gives up the quarter that has been idle longest.
-//! Each VM has its own, as each kernel has.
+//! Destinations are known by the XXH64 of their key, so that an entry's size is fixed; the table is bounded as the kernel's
+//! is. What has not been asked for during a day counts as gone; a table that is full gives up the quarter that has been idle
+//! longest. Each VM has its own, as each kernel has.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,10 @@
 //! A destination always goes to the same server, as IPVS's `dh` (`ip_vs_dh.c`), made for clusters of caches.
 //!
-//! In the kernel the destination is the address that the client asked for; behind a proxy that is the `hash_key`, the Host unless
-//! stated otherwise. A key that is an address is hashed as the kernel hashes it, any other counts as the address that its CRC-32 would be. There are no weights: every
-//! server has one bucket in turn. Where the kernel refuses, because the bucket's server is down, the next buckets are looked
-//! into, in the order of `sh-fallback`. A key that is empty goes by turns.
+//! In the kernel the destination is the address that the client asked for; behind a proxy that is the `hash_key`, the Host
+//! unless stated otherwise. A key that is an address is hashed as the kernel hashes it, any other counts as the address that
+//! its CRC-32 would be. There are no weights: every server has one bucket in turn. Where the kernel refuses, because the
+//! bucket's server is down, the next buckets are looked into, in the order of `sh-fallback`. A key that is empty goes by
+//! turns.
 
 use std::net::IpAddr;
 

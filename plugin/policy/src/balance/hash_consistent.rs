@@ -1,9 +1,9 @@
 //! The same key always goes to the same server, and a server that comes or goes moves only its own keys, exactly as nginx's
 //! `hash … consistent` (`ngx_http_upstream_get_chash_peer`): the ketama ring.
 //!
-//! A key belongs to the first point of the [`KetamaRing`] that is not before its CRC-32. The points of a server that cannot be chosen
-//! are passed over one by one; after 20 of them turns decide. A key that is empty goes by turns. Points hang on the address of a
-//! server, not on its place in the file.
+//! A key belongs to the first point of the [`KetamaRing`] that is not before its CRC-32. The points of a server that cannot
+//! be chosen are passed over one by one; after 20 of them turns decide. A key that is empty goes by turns. Points hang on
+//! the address of a server, not on its place in the file.
 
 use super::ketama_ring::{KetamaRing, chain_start};
 use super::round_robin::Turns;

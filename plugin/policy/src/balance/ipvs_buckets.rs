@@ -1,8 +1,9 @@
 //! The table of buckets behind IPVS's source and destination hashing (`ip_vs_sh.c`, `ip_vs_dh.c`).
 //!
-//! The servers fill the buckets in their order, again and again until all are full: source hashing gives each as many in a row as
-//! its weight says, destination hashing one. A table has 256 buckets (`CONFIG_IP_VS_SH_TAB_BITS`, `CONFIG_IP_VS_DH_TAB_BITS`: 8 unless the kernel is built
-//! otherwise); a pool of more servers has what a kernel built for it would have.
+//! The servers fill the buckets in their order, again and again until all are full: source hashing gives each as many in a
+//! row as its weight says, destination hashing one. A table has 256 buckets (`CONFIG_IP_VS_SH_TAB_BITS`,
+//! `CONFIG_IP_VS_DH_TAB_BITS`: 8 unless the kernel is built otherwise); a pool of more servers has what a kernel built for
+//! it would have.
 
 use std::net::IpAddr;
 
@@ -51,8 +52,8 @@ impl Buckets {
         Self { servers, bits }
     }
 
-    /// The servers of a folded address's buckets: its own first, then, where the kernel would be told to fall back (`sh-fallback`),
-    /// those at all other distances from it. Every bucket once.
+    /// The servers of a folded address's buckets: its own first, then, where the kernel would be told to fall back
+    /// (`sh-fallback`), those at all other distances from it. Every bucket once.
     pub(super) fn servers(&self, folded: u32) -> impl Iterator<Item = usize> {
         let (mask, hash) = ((1_u32 << self.bits) - 1, hash_32(folded, self.bits));
         // The kernel asks the bucket itself, then offset (i + hash) mod size from the hash for i = 0 and on.

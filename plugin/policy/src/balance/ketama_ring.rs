@@ -1,8 +1,8 @@
 //! nginx's ring of points for `hash … consistent`, with an index that makes looking up as cheap for 10,000 servers as for 10.
 //!
-//! A server has 160 points for each unit of its weight: `p₁ = crc32(HOST NUL PORT 0₃₂)`, `pₖ = crc32(HOST NUL PORT pₖ₋₁)`, the previous
-//! point as four little-endian bytes. A key belongs to the first point that is not before its own CRC. Of equal points the one of
-//! the server that stands first counts (`ngx_http_upstream_init_chash`).
+//! A server has 160 points for each unit of its weight: `p₁ = crc32(HOST NUL PORT 0₃₂)`, `pₖ = crc32(HOST NUL PORT pₖ₋₁)`,
+//! the previous point as four little-endian bytes. A key belongs to the first point that is not before its own CRC. Of equal
+//! points the one of the server that stands first counts (`ngx_http_upstream_init_chash`).
 //!
 //! The points are sorted by spreading them over buckets by their highest bits, about [`POINTS_PER_BUCKET`] in each, and sorting
 //! within; the buckets then serve as the index. A look-up is two reads and a few comparisons, a point takes 7 bytes.
@@ -11,8 +11,9 @@ use crc32fast::Hasher;
 
 /// Points for each unit of weight (nginx's figure).
 const POINTS_PER_WEIGHT: u64 = 160;
-/// Most points of a ring, 10 MiB of them, apart from one for each server: 10,000 units of weight. Where nginx would make a larger ring,
-/// everybody has points in proportion, the first of the chain. Less in tests, where laws build hundreds of rings.
+/// Most points of a ring, 10 MiB of them, apart from one for each server: 10,000 units of weight. Where nginx would make a
+/// larger ring, everybody has points in proportion, the first of the chain. Less in tests, where laws build hundreds of
+/// rings.
 const POINTS_MAX: u64 = if cfg!(test) { 4_000 } else { 1_600_000 };
 const POINTS_PER_BUCKET: u64 = 4;
 /// Bits of the first of two steps of spreading: 256 places that are written to in turns.
@@ -166,8 +167,8 @@ impl KetamaRing {
         ring
     }
 
-    /// Puts points where they belong by their bits from `shift` on, beginning at `from`, in the order in which they come; `starts` becomes
-    /// where those of each value begin, and where the last end. Its buckets are a power of two.
+    /// Puts points where they belong by their bits from `shift` on, beginning at `from`, in the order in which they come;
+    /// `starts` becomes where those of each value begin, and where the last end. Its buckets are a power of two.
     fn spread(
         &mut self,
         points: impl Iterator<Item = (u32, u16)> + Clone,

@@ -1,9 +1,11 @@
-//! A destination stays with its server until that is overloaded, exactly as IPVS's `lblc` (`ip_vs_lblc.c`), made for clusters of caches.
+//! A destination stays with its server until that is overloaded, exactly as IPVS's `lblc` (`ip_vs_lblc.c`), made for
+//! clusters of caches.
 //!
 //! A new destination goes to the server with the least load for its weight, and is remembered. It stays there while the
-//! server is up and not overloaded: more requests in flight than its weight, while some other server has less than half of its own.
-//! Then the least loaded is chosen anew, and remembered. The destination is the `hash_key`, the Host unless stated otherwise; one that is empty
-//! is not remembered. With weights of 1 two requests in flight overload a server: give weights as numbers of requests.
+//! server is up and not overloaded: more requests in flight than its weight, while some other server has less than half of
+//! its own. Then the least loaded is chosen anew, and remembered. The destination is the `hash_key`, the Host unless stated
+//! otherwise; one that is empty is not remembered. With weights of 1 two requests in flight overload a server: give weights
+//! as numbers of requests.
 
 use xxhash_rust::xxh64::xxh64;
 

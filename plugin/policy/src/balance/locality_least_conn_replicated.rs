@@ -1,8 +1,10 @@
-//! A destination stays with a small set of servers that grows while they are overloaded, exactly as IPVS's `lblcr` (`ip_vs_lblcr.c`).
+//! A destination stays with a small set of servers that grows while they are overloaded, exactly as IPVS's `lblcr`
+//! (`ip_vs_lblcr.c`).
 //!
-//! Of the set the least loaded for its weight is taken. If that is overloaded (see [`super::locality_least_conn`]), or none of the set is up,
-//! the least loaded of all is taken and joins the set. When the set has not changed for a day its most loaded server leaves it, so that what was popular once does not lie in all
-//! caches for ever. The destination is the `hash_key`, the Host unless stated otherwise; one that is empty is not remembered.
+//! Of the set the least loaded for its weight is taken. If that is overloaded (see [`super::locality_least_conn`]), or none
+//! of the set is up, the least loaded of all is taken and joins the set. When the set has not changed for a day its most
+//! loaded server leaves it, so that what was popular once does not lie in all caches for ever. The destination is the
+//! `hash_key`, the Host unless stated otherwise; one that is empty is not remembered.
 
 use xxhash_rust::xxh64::xxh64;
 

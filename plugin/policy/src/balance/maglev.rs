@@ -1,9 +1,10 @@
-//! Maglev: a key's place in a table says its server, at the same price however many servers there are, and each has nearly exactly
-//! its share of the places (Eisenbud et al., NSDI 2016). See [`super::maglev_table`] for the table.
+//! Maglev: a key's place in a table says its server, at the same price however many servers there are, and each has nearly
+//! exactly its share of the places (Eisenbud et al., NSDI 2016). See [`super::maglev_table`] for the table.
 //!
-//! Keys are hashed with XXH64, as Envoy does. A server that is down keeps its places, so that nobody else's keys move; a key that finds it
-//! there is hashed again, and if that does not help, as when nearly all are down, the best draw has it ([`super::rendezvous`]). When a server comes or goes, one or
-//! two keys in a hundred move besides its own; where that matters, `rendezvous` and `hash_consistent` move none. A key that is empty goes by turns.
+//! Keys are hashed with XXH64, as Envoy does. A server that is down keeps its places, so that nobody else's keys move; a key
+//! that finds it there is hashed again, and if that does not help, as when nearly all are down, the best draw has it
+//! ([`super::rendezvous`]). When a server comes or goes, one or two keys in a hundred move besides its own; where that
+//! matters, `rendezvous` and `hash_consistent` move none. A key that is empty goes by turns.
 
 use xxhash_rust::xxh64::xxh64;
 

@@ -1,9 +1,9 @@
 //! Maglev's table (Eisenbud et al., NSDI 2016, section 3.4), filled with weights as Envoy fills it.
 //!
-//! Every server has its own order of all places: `offset = xxh64(id) mod M`, then on by `skip = xxh64(id, 1) mod (M − 1) + 1`. In
-//! turns each takes the next place of its order that is still free, until none is. With weights a server has its turn in as
-//! many rounds as its weight is to the greatest: its k-th turn (from 0) comes in the first round r ≥ 1 with r × weight ≥ k × greatest
-//! (`OriginalMaglevTable::constructImplementationInternals`).
+//! Every server has its own order of all places: `offset = xxh64(id) mod M`, then on by `skip = xxh64(id, 1) mod (M − 1) +
+//! 1`. In turns each takes the next place of its order that is still free, until none is. With weights a server has its turn
+//! in as many rounds as its weight is to the greatest: its k-th turn (from 0) comes in the first round r ≥ 1 with r × weight
+//! ≥ k × greatest (`OriginalMaglevTable::constructImplementationInternals`).
 //!
 //! # Why a queue of turns
 //! Asking everybody in every round costs rounds × servers, and one server of weight 65535 among thousands of weight 1 makes that
@@ -17,8 +17,8 @@ use xxhash_rust::xxh64::xxh64;
 /// A place that nobody has yet. No server has this index: [`super::ServerMask::SERVERS_MAX`] is less.
 const FREE: u16 = u16::MAX;
 
-/// How large the table of so many servers is: a prime. The steps are few, because stepping over one moves nearly every key, and low,
-/// because a thousand pools of ten servers have a table each.
+/// How large the table of so many servers is: a prime. The steps are few, because stepping over one moves nearly every key,
+/// and low, because a thousand pools of ten servers have a table each.
 fn size(servers: usize) -> u32 {
     match servers {
         0..=128 => 4_093,

@@ -1,6 +1,7 @@
-//! Highest random weight: every server draws a number for the key, and the best draw for its weight has it (Thaler and Ravishankar 1998;
-//! [`super::weighted_score`] has the weights). A server that comes or goes moves only its own keys, those of one that is down are spread over all others by
-//! their weights, and there is no table: the price is to ask everybody, in one pass.
+//! Highest random weight: every server draws a number for the key, and the best draw for its weight has it (Thaler and
+//! Ravishankar 1998; [`super::weighted_score`] has the weights). A server that comes or goes moves only its own keys, those
+//! of one that is down are spread over all others by their weights, and there is no table: the price is to ask everybody, in
+//! one pass.
 //!
 //! Draws hang on the ids of servers, not on their places or addresses. A key that is empty goes by turns.
 

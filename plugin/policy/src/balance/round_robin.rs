@@ -35,13 +35,16 @@ impl Balancer for RoundRobin {
     }
 }
 
+/// Groups of at most as many servers are gone through once for each place of a list.
+const SMALL_GROUP: usize = 8;
+
 /// The state of smooth weighted round robin, also the last resort and the tie-breaker of other methods.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     servers: Vec<Turn>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Turn {
     current: i64,
     /// What the weight counts for now: less after failures.
@@ -120,12 +123,63 @@ impl Turns {
         advance: Advance,
         choices: &mut Choices,
     ) {
-        // Most lists are short, and most groups are small: then clearing the leaders is much of what this costs.
+        if choices.is_empty() && self.servers.len() <= SMALL_GROUP {
+            return self.fill_small(servers, advance, choices);
+        }
+        // Most lists are short: then clearing the leaders is much of what this costs.
         match choices.room() {
             0 => {}
             1 => self.fill_up::<1>(servers, advance, choices),
             2..=3 => self.fill_up::<3>(servers, advance, choices),
             _ => self.fill_up::<ENDPOINTS_MAX>(servers, advance, choices),
+        }
+    }
+
+    /// Pick by pick, on a copy: for few servers that is a fraction of what keeping leaders costs.
+    fn fill_small(
+        &mut self,
+        servers: impl Iterator<Item = usize>,
+        advance: Advance,
+        choices: &mut Choices,
+    ) {
+        let mut left = [(0, Turn::default()); SMALL_GROUP];
+        let mut count = 0;
+        let mut total = 0;
+        for (place, server) in left.iter_mut().zip(servers) {
+            let Some(turn) = self.servers.get_mut(server) else {
+                break;
+            };
+            *place = (server, *turn);
+            if advance == Advance::First {
+                total += turn.gain();
+            }
+            count += 1;
+        }
+        let left = left.get_mut(..count).unwrap_or_default();
+        // Each round takes one of `count` servers out, and there is room for at most `ENDPOINTS_MAX`.
+        for round in 0..choices.room().min(count) {
+            let mut best: Option<(i64, usize)> = None;
+            for (place, (_, turn)) in left.iter_mut().enumerate() {
+                if turn.weight == 0 {
+                    continue;
+                }
+                turn.gain();
+                if best.is_none_or(|(current, _)| turn.current > current) {
+                    best = Some((turn.current, place));
+                }
+            }
+            let Some((server, turn)) = best.and_then(|(_, place)| left.get_mut(place)) else {
+                return;
+            };
+            // No server has weight 0: that is who was chosen.
+            turn.weight = 0;
+            choices.push(*server);
+            if round == 0
+                && advance == Advance::First
+                && let Some(turn) = self.servers.get_mut(*server)
+            {
+                turn.current -= total;
+            }
         }
     }
 

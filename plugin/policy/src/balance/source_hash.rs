@@ -1,8 +1,9 @@
 //! A client's address always goes to the same server, exactly as IPVS's `sh` with `sh-fallback` (`ip_vs_sh.c`).
 //!
-//! The address, hashed to a bucket, has that bucket's server. The kernel refuses a connection whose server is down unless it is told to
-//! fall back; here it always does, because a request that another server can answer is not refused: the buckets at all other distances are looked into, in the kernel's order. A
-//! server whose predecessors' weights fill all buckets has none, as in the kernel, and gets what nobody else can take.
+//! The address, hashed to a bucket, has that bucket's server. The kernel refuses a connection whose server is down unless it
+//! is told to fall back; here it always does, because a request that another server can answer is not refused: the buckets
+//! at all other distances are looked into, in the kernel's order. A server whose predecessors' weights fill all buckets has
+//! none, as in the kernel, and gets what nobody else can take.
 
 use super::ipvs_buckets::{Buckets, Filling, folded};
 use super::round_robin::Turns;
@@ -71,7 +72,8 @@ mod tests {
     use super::*;
     use crate::balance::Algorithm;
 
-    /// The buckets of weights 1, 2, 1 are ABBC again and again; an address's is the highest 8 bits of its product with 0x61c88647.
+    /// The buckets of weights 1, 2, 1 are ABBC again and again; an address's is the highest 8 bits of its product with
+    /// 0x61c88647.
     #[test]
     fn an_address_has_the_server_of_its_bucket() {
         for (client, bucket) in [

@@ -1,10 +1,11 @@
 //! How much a server wants a key: highest random weight (Thaler and Ravishankar 1998), with weights after Schindelhauer and
-//! Schomaker (2005): of all servers the one with the least `−log₂(u) / weight` has the key, `u` being a number in (0, 1] hashed from
-//! both. A server's part is then its weight's, and one that comes or goes moves only keys of its own.
+//! Schomaker (2005): of all servers the one with the least `−log₂(u) / weight` has the key, `u` being a number in (0, 1]
+//! hashed from both. A server's part is then its weight's, and one that comes or goes moves only keys of its own.
 //!
 //! # Why not the logarithm of the machine
-//! Its last bits differ between machines, and between wasm and x86-64. A table of 256 steps with straight lines between them is the
-//! same everywhere, falls with every greater `u` as the logarithm does, and is exact where it matters: near 1, where winners are.
+//! Its last bits differ between machines, and between wasm and x86-64. A table of 256 steps with straight lines between them
+//! is the same everywhere, falls with every greater `u` as the logarithm does, and is exact where it matters: near 1, where
+//! winners are.
 
 use crate::random::mixed;
 

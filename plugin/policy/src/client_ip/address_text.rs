@@ -14,23 +14,35 @@ pub fn parse_socket_address(text: &[u8]) -> Option<SocketAddr> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
+/// `255.255.255.255`.
+const V4_BYTES_MAX: usize = 15;
+
 /// Appends the address without port and brackets. IPv4, nearly every address, is written by hand: the formatter of the
 /// standard library costs several times as much in a VM.
 pub fn write_ip(address: IpAddr, out: &mut Vec<u8>) {
     match address {
         IpAddr::V4(v4) => {
+            let mut text = [b'.'; V4_BYTES_MAX];
+            let mut end = 0;
+            let mut put = |byte: u8| {
+                if let Some(place) = text.get_mut(end) {
+                    *place = byte;
+                }
+                end += 1;
+            };
             for (index, octet) in v4.octets().into_iter().enumerate() {
                 if index > 0 {
-                    out.push(b'.');
+                    put(b'.');
                 }
                 if octet >= 100 {
-                    out.push(b'0' + octet / 100);
+                    put(b'0' + octet / 100);
                 }
                 if octet >= 10 {
-                    out.push(b'0' + octet / 10 % 10);
+                    put(b'0' + octet / 10 % 10);
                 }
-                out.push(b'0' + octet % 10);
+                put(b'0' + octet % 10);
             }
+            out.extend_from_slice(text.get(..end).unwrap_or_default());
         }
         // Writing to a Vec does not fail.
         IpAddr::V6(v6) => drop(write!(out, "{v6}")),

@@ -15,7 +15,7 @@ use crate::contract::{
 };
 use crate::random::Sequence;
 use crate::routing::Router;
-use crate::upstream::{InFlight, Pool};
+use crate::upstream::{Chosen, InFlight, Pool};
 
 const REAL_IP: &[u8] = b"x-real-ip";
 const FORWARDED_FOR: &[u8] = b"x-forwarded-for";
@@ -53,6 +53,8 @@ pub enum Decision {
     NoRoute,
     /// No server of the pool is eligible: 503.
     NoServer { pool: usize },
+    /// All eligible servers of the pool have as many requests as they take: it waits, or 503.
+    AllFull { pool: usize },
     /// These servers of the pool, in this order.
     Steered { pool: usize, choices: Choices },
 }
@@ -77,17 +79,29 @@ struct Noted<'a> {
     method: &'a [u8],
     path: &'a [u8],
     host: &'a [u8],
-    scheme: &'a [u8],
+    scheme: &'static [u8],
     request_id: Option<&'a [u8]>,
     forwarded_proto: Option<&'a [u8]>,
-    forwarded_for: Present,
+    forwarded_for: Lines<'a>,
     explain: Explain,
 }
 
+/// The lines of a header that may come more than once, and nearly never does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Present {
-    Yes,
-    No,
+enum Lines<'a> {
+    None,
+    One(&'a [u8]),
+    /// To be looked for once more.
+    Several,
+}
+
+impl<'a> Lines<'a> {
+    fn and(self, line: &'a [u8]) -> Self {
+        match self {
+            Self::None => Self::One(line),
+            Self::One(_) | Self::Several => Self::Several,
+        }
+    }
 }
 
 impl Policy {
@@ -131,13 +145,13 @@ impl Policy {
     }
 
     /// Decides about a request, and writes into `edits` (cleared before) what its headers become. Allocates nothing once the
-    /// buffers have grown. `before_choice` is called with the pool before a server is chosen: the moment to look at other VMs.
+    /// buffers have grown. `choose` is called with the pool: it looks at other VMs where that matters, and chooses.
     pub fn decide<'a, H>(
         &mut self,
         head: &Head<H>,
         random: &mut Sequence,
         edits: &mut Edits,
-        before_choice: impl FnOnce(&mut Pool),
+        choose: impl FnOnce(&mut Pool, &Facts<'_>, &mut Sequence) -> Chosen,
     ) -> Decided
     where
         H: DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone,
@@ -156,13 +170,21 @@ impl Policy {
         };
         let noted = self.note(head.pairs.clone(), peer, edits);
         let client = match trust {
-            Some((real_ip, peer)) => {
-                let lines = head
-                    .pairs
-                    .clone()
-                    .filter(|(name, _)| *name == real_ip.header.name());
-                Some(real_ip.client(peer, lines.map(|(_, value)| value)))
-            }
+            Some((real_ip, peer)) => match (&real_ip.header, noted.forwarded_for) {
+                (AddressHeader::ForwardedFor, Lines::None) => {
+                    Some(real_ip.client(peer, std::iter::empty()))
+                }
+                (AddressHeader::ForwardedFor, Lines::One(line)) => {
+                    Some(real_ip.client(peer, std::iter::once(line)))
+                }
+                _ => {
+                    let lines = head
+                        .pairs
+                        .clone()
+                        .filter(|(name, _)| *name == real_ip.header.name());
+                    Some(real_ip.client(peer, lines.map(|(_, value)| value)))
+                }
+            },
             None => peer_ip,
         };
         let decided = |decision| Decided {
@@ -177,7 +199,6 @@ impl Policy {
         let Some(pool) = self.pools.get_mut(pool_index) else {
             return decided(Decision::NoRoute);
         };
-        before_choice(pool);
         self.hash_key.clear();
         if let Some(template) = pool.hash_key() {
             let facts = KeyFacts {
@@ -192,10 +213,11 @@ impl Policy {
             client,
             hash_key: &self.hash_key,
         };
-        let choices = pool.choose(&facts, random);
-        if choices.is_empty() {
-            return decided(Decision::NoServer { pool: pool_index });
-        }
+        let choices = match choose(pool, &facts, random) {
+            Chosen::Servers(choices) => choices,
+            Chosen::Nobody => return decided(Decision::NoServer { pool: pool_index }),
+            Chosen::AllFull => return decided(Decision::AllFull { pool: pool_index }),
+        };
         self.tell_servers(&noted, head, (peer, peer_ip, client), random, edits);
         if let Some(pool) = self.pools.get(pool_index) {
             steer(pool, &choices, noted.method, edits);
@@ -212,7 +234,7 @@ impl Policy {
         let mut say = |text: &str| out.extend_from_slice(text.as_bytes());
         let (pool, choices) = match decided.decision {
             Decision::NoRoute => return say("no route matches"),
-            Decision::NoServer { pool } => (pool, None),
+            Decision::NoServer { pool } | Decision::AllFull { pool } => (pool, None),
             Decision::Steered { pool, choices } => (pool, Some(choices)),
         };
         let Some(pool) = self.pools.get(pool) else {
@@ -221,7 +243,10 @@ impl Policy {
         say("pool ");
         say(pool.name());
         let Some(choices) = choices else {
-            return say(": no server is eligible");
+            return say(match decided.decision {
+                Decision::AllFull { .. } => ": all servers have as many requests as they take",
+                _ => ": no server is eligible",
+            });
         };
         say(": ");
         say(pool.algorithm().name());
@@ -250,10 +275,10 @@ impl Policy {
             method: b"",
             path: b"",
             host: b"",
-            scheme: b"",
+            scheme: b"http",
             request_id: None,
             forwarded_proto: None,
-            forwarded_for: Present::No,
+            forwarded_for: Lines::None,
             explain: Explain::NotAsked,
         };
         let address_header = self
@@ -263,50 +288,22 @@ impl Policy {
                 AddressHeader::ForwardedFor => None,
                 AddressHeader::Named(name) => Some(name.as_slice()),
             });
+        let removes = self.request_headers.removes();
         for (name, value) in pairs {
-            match name {
-                b":method" => noted.method = value,
-                b":path" => noted.path = value,
-                b":authority" => noted.host = value,
-                b":scheme" => noted.scheme = value,
-                b"x-request-id" if noted.request_id.is_none() => noted.request_id = Some(value),
-                // These are set or removed below, once.
-                REAL_IP => {}
-                FORWARDED_FOR => noted.forwarded_for = Present::Yes,
-                FORWARDED_PROTO => {
-                    if peer == Peer::Trusted && noted.forwarded_proto.is_none() {
-                        noted.forwarded_proto = Some(value);
-                    }
+            // Most headers are let through by their first letter.
+            match name.first() {
+                Some(b':') => {
+                    noted.pseudo(name, value);
+                    continue;
                 }
-                _ => {
-                    if name == EXPLAIN_HEADER.as_bytes() {
-                        noted.explain = Explain::Asked;
-                    }
-                    let removed = self
-                        .request_headers
-                        .iter()
-                        .any(|(known, template)| known == name && template.is_empty());
-                    // What is set anyway need not be removed before.
-                    let set = [
-                        STEERING_HEADER,
-                        POOL_HEADER,
-                        RETRY_ON_HEADER,
-                        MAX_RETRIES_HEADER,
-                    ];
-                    if removed
-                        || (must_go(name, peer, address_header)
-                            && !set.iter().any(|set| set.as_bytes() == name))
-                    {
-                        edits.remove(name);
-                    }
-                }
+                Some(b'x') if noted.is_told(name, value, peer) => continue,
+                _ => {}
+            }
+            let removed = removes && self.request_headers.removes_header(name);
+            if removed || (must_go(name, peer, address_header) && !is_set(name)) {
+                edits.remove(name);
             }
         }
-        noted.scheme = if noted.scheme.eq_ignore_ascii_case(b"https") {
-            b"https"
-        } else {
-            b"http"
-        };
         noted
     }
 
@@ -331,15 +328,21 @@ impl Policy {
         if !templates.names(FORWARDED_FOR) {
             match peer_ip {
                 Some(peer_ip) => edits.set_with(FORWARDED_FOR, |out| {
-                    if peer == Peer::Trusted && noted.forwarded_for == Present::Yes {
-                        let lines = head
-                            .pairs
-                            .clone()
-                            .filter(|(name, _)| *name == FORWARDED_FOR);
-                        for (_, line) in lines.filter(|(_, line)| !line.is_empty()) {
+                    let mut before = |line: &[u8]| {
+                        if !line.is_empty() {
                             out.extend_from_slice(line);
                             out.extend_from_slice(b", ");
                         }
+                    };
+                    match noted.forwarded_for {
+                        _ if peer == Peer::Stranger => {}
+                        Lines::None => {}
+                        Lines::One(line) => before(line),
+                        Lines::Several => head
+                            .pairs
+                            .clone()
+                            .filter(|(name, _)| *name == FORWARDED_FOR)
+                            .for_each(|(_, line)| before(line)),
                     }
                     // The hop that was really there, never the address that was found for it.
                     write_ip(peer_ip, out);
@@ -365,12 +368,59 @@ impl Policy {
         };
         for (name, template) in templates.iter() {
             if !template.is_empty() {
-                edits.set_with(name, |out| template.write(&values, out));
+                edits.set_named(name, |out| template.write(&values, out));
             } else if [REAL_IP, FORWARDED_FOR, FORWARDED_PROTO].contains(&name) {
                 edits.remove(name);
             }
         }
     }
+}
+
+impl<'a> Noted<'a> {
+    fn pseudo(&mut self, name: &[u8], value: &'a [u8]) {
+        match name {
+            b":method" => self.method = value,
+            b":path" => self.path = value,
+            b":authority" => self.host = value,
+            b":scheme" if value.eq_ignore_ascii_case(b"https") => self.scheme = b"https",
+            _ => {}
+        }
+    }
+
+    /// Takes note of a header that is set or removed later, once: whether it is one.
+    fn is_told(&mut self, name: &[u8], value: &'a [u8], peer: Peer) -> bool {
+        match name {
+            REAL_IP => {}
+            FORWARDED_FOR => self.forwarded_for = self.forwarded_for.and(value),
+            FORWARDED_PROTO => {
+                if peer == Peer::Trusted && self.forwarded_proto.is_none() {
+                    self.forwarded_proto = Some(value);
+                }
+            }
+            b"x-request-id" if self.request_id.is_none() => {
+                self.request_id = Some(value);
+                return false;
+            }
+            _ => {
+                if name == EXPLAIN_HEADER.as_bytes() {
+                    self.explain = Explain::Asked;
+                }
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// What is set anyway need not be removed before.
+fn is_set(name: &[u8]) -> bool {
+    let set = [
+        STEERING_HEADER,
+        POOL_HEADER,
+        RETRY_ON_HEADER,
+        MAX_RETRIES_HEADER,
+    ];
+    set.iter().any(|set| set.as_bytes() == name)
 }
 
 /// The headers that steer.
@@ -383,7 +433,9 @@ fn steer(pool: &Pool, choices: &Choices, method: &[u8], edits: &mut Edits) {
             out.extend_from_slice(pool.endpoint(server).as_bytes());
         }
     });
-    edits.set(POOL_HEADER.as_bytes(), pool.name().as_bytes());
+    edits.set_with(POOL_HEADER.as_bytes(), |out| {
+        out.extend_from_slice(pool.name().as_bytes());
+    });
     // `reset` also covers a server that breaks off in the middle of its work, which is only harmless to repeat for methods that
     // may be repeated (RFC 9110 section 9.2.2).
     let retry_on = pool.retry_on();
@@ -396,14 +448,20 @@ fn steer(pool: &Pool, choices: &Choices, method: &[u8], edits: &mut Edits) {
     } else {
         &retry_on.unsent
     };
-    edits.set(RETRY_ON_HEADER.as_bytes(), conditions.as_bytes());
+    edits.set_with(RETRY_ON_HEADER.as_bytes(), |out| {
+        out.extend_from_slice(conditions.as_bytes());
+    });
     if repeatable && !retry_on.statuses.is_empty() {
         let statuses = retry_on.statuses.as_bytes();
-        edits.set(RETRIABLE_STATUSES_HEADER.as_bytes(), statuses);
+        edits.set_with(RETRIABLE_STATUSES_HEADER.as_bytes(), |out| {
+            out.extend_from_slice(statuses);
+        });
     }
     // At most ENDPOINTS_MAX - 1, one digit.
     let retries = u8::try_from(choices.len().saturating_sub(1))
         .unwrap_or(0)
         .min(9);
-    edits.set(MAX_RETRIES_HEADER.as_bytes(), &[b'0' + retries]);
+    edits.set_with(MAX_RETRIES_HEADER.as_bytes(), |out| {
+        out.push(b'0' + retries)
+    });
 }

@@ -1,4 +1,7 @@
 //! What is to change in a request's headers: a list in buffers that are used again for the next request.
+//!
+//! Nearly all names, and half of the values, are constants: they are kept as they are, because within a VM each copy of a few bytes
+//! is a call of the machine's.
 
 /// Changes of headers, in order.
 #[derive(Debug, Default)]
@@ -16,19 +19,22 @@ pub enum Edit<'a> {
     Remove { name: &'a [u8] },
 }
 
-/// Where a change stands in the text: its name, and its value up to `end`.
+/// A change: its name, and its value unless it is removed.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    kind: Kind,
-    start: usize,
-    name_end: usize,
-    end: usize,
+    name: Bytes,
+    value: Option<Bytes>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Set,
-    Remove,
+/// Where bytes are.
+#[derive(Debug, Clone, Copy)]
+enum Bytes {
+    Constant(&'static [u8]),
+    /// In the text.
+    Written {
+        start: usize,
+        end: usize,
+    },
 }
 
 impl Edits {
@@ -39,22 +45,21 @@ impl Edits {
     }
 
     /// Sets a header to what `write` appends.
-    pub fn set_with(&mut self, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.text.len();
-        self.text.extend_from_slice(name);
-        let name_end = self.text.len();
-        write(&mut self.text);
-        self.list.push(Entry {
-            kind: Kind::Set,
-            start,
-            name_end,
-            end: self.text.len(),
-        });
+    pub fn set_with(&mut self, name: &'static [u8], write: impl FnOnce(&mut Vec<u8>)) {
+        let value = self.written(write);
+        self.push(Bytes::Constant(name), Some(value));
     }
 
-    /// Sets a header.
-    pub fn set(&mut self, name: &[u8], value: &[u8]) {
-        self.set_with(name, |text| text.extend_from_slice(value));
+    /// Sets a header of any name to what `write` appends.
+    pub fn set_named(&mut self, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+        let name = self.written(|text| text.extend_from_slice(name));
+        let value = self.written(write);
+        self.push(name, Some(value));
+    }
+
+    /// Sets a header to a constant.
+    pub fn set(&mut self, name: &'static [u8], value: &'static [u8]) {
+        self.push(Bytes::Constant(name), Some(Bytes::Constant(value)));
     }
 
     /// Removes a header; once is enough.
@@ -62,27 +67,38 @@ impl Edits {
         if self.iter().any(|edit| edit == Edit::Remove { name }) {
             return;
         }
+        let name = self.written(|text| text.extend_from_slice(name));
+        self.push(name, None);
+    }
+
+    fn push(&mut self, name: Bytes, value: Option<Bytes>) {
+        self.list.push(Entry { name, value });
+    }
+
+    fn written(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
         let start = self.text.len();
-        self.text.extend_from_slice(name);
+        write(&mut self.text);
         let end = self.text.len();
-        self.list.push(Entry {
-            kind: Kind::Remove,
-            start,
-            name_end: end,
-            end,
-        });
+        Bytes::Written { start, end }
+    }
+
+    fn bytes(&self, bytes: Bytes) -> Option<&[u8]> {
+        match bytes {
+            Bytes::Constant(bytes) => Some(bytes),
+            Bytes::Written { start, end } => self.text.get(start..end),
+        }
     }
 
     /// The changes in order.
     pub fn iter(&self) -> impl Iterator<Item = Edit<'_>> {
         self.list.iter().filter_map(|entry| {
-            let name = self.text.get(entry.start..entry.name_end)?;
-            Some(match entry.kind {
-                Kind::Set => Edit::Set {
+            let name = self.bytes(entry.name)?;
+            Some(match entry.value {
+                Some(value) => Edit::Set {
                     name,
-                    value: self.text.get(entry.name_end..entry.end)?,
+                    value: self.bytes(value)?,
                 },
-                Kind::Remove => Edit::Remove { name },
+                None => Edit::Remove { name },
             })
         })
     }

@@ -64,6 +64,18 @@ impl HeaderTemplates {
         self.templates.iter().any(|(known, _)| **known == *name)
     }
 
+    /// Whether any header is removed.
+    pub(super) fn removes(&self) -> bool {
+        self.templates.iter().any(|(_, value)| value.is_empty())
+    }
+
+    /// Whether `name` is removed.
+    pub(super) fn removes_header(&self, name: &[u8]) -> bool {
+        self.templates
+            .iter()
+            .any(|(known, value)| **known == *name && value.is_empty())
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Template)> {
         self.templates
             .iter()
