@@ -216,15 +216,19 @@ mod tests {
         let first = Roster::first(&[a.clone(), b.clone()], 1, None);
         assert!(first.next(&[a.clone(), b.clone()], start).is_none());
         first.servers[0].counters[0].requests.add(7);
-        let second = first.next(&[b.clone()], start).unwrap();
+        let second = first.next(std::slice::from_ref(&b), start).unwrap();
         assert_eq!(second.servers.len(), 2);
         assert_eq!(second.members().count(), 1);
         let place = second.server_at(b"127.0.0.1:1").unwrap();
         assert_eq!(second.servers[place].counters[0].requests.get(), 7);
         assert!(second.is_leaving());
-        let third = second.next(&[b.clone()], start + LEAVING / 2).unwrap();
+        let third = second
+            .next(std::slice::from_ref(&b), start + LEAVING / 2)
+            .unwrap();
         assert!(third.server_at(b"127.0.0.1:1").is_some());
-        let fourth = third.next(&[b.clone()], start + LEAVING).unwrap();
+        let fourth = third
+            .next(std::slice::from_ref(&b), start + LEAVING)
+            .unwrap();
         assert!(fourth.server_at(b"127.0.0.1:1").is_none());
         // At once at another address: the old one stays reachable.
         let moved = fourth.next(&[listed("b", 3, Admin::Drain)], start).unwrap();
