@@ -19,6 +19,8 @@ readonly PEERS=$ROOT/target/peers
 readonly COMMANDS=(
     "nginx nginx-light e2e,bench"
     "php php-cli e2e"
+    "mariadbd mariadb-server e2e"
+    "redis-server redis-server e2e"
     "curl curl e2e"
     "openssl openssl e2e"
     "h2load nghttp2-client e2e"

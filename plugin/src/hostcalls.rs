@@ -17,7 +17,8 @@ use evenkeel_policy::upstream::ProbeCall;
 #[used]
 #[unsafe(link_section = "evenkeel.callbacks")]
 static CALLBACKS: [u8; CALLBACK_NAMES.len()] = *CALLBACK_NAMES;
-const CALLBACK_NAMES: &[u8; 56] = b"request_headers,response_headers,tick,http_call_response";
+const CALLBACK_NAMES: &[u8; 68] =
+    b"request_headers,response_headers,tick,http_call_response,queue_ready";
 
 const OK: u32 = 0;
 const REQUEST_HEADERS: u32 = 0;
@@ -97,6 +98,11 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
+    fn proxy_set_effective_context(id: u32) -> u32;
+    fn proxy_continue_stream(kind: u32) -> u32;
+    fn proxy_register_shared_queue(name: *const u8, name_size: usize, id: *mut u32) -> u32;
+    fn proxy_enqueue_shared_queue(id: u32, message: *const u8, message_size: usize) -> u32;
+    fn proxy_dequeue_shared_queue(id: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
     fn proxy_record_metric(id: u32, value: i64) -> u32;
@@ -296,6 +302,41 @@ pub(crate) fn send_local_response(status: u32, details: &[u8], headers: &[u8], b
             NO_GRPC_STATUS,
         )
     };
+}
+
+/// Lets the host's functions act for this context until the callback ends; `false` if it is gone.
+pub(crate) fn act_for(context: u32) -> bool {
+    // SAFETY: no pointers.
+    unsafe { proxy_set_effective_context(context) == OK }
+}
+
+/// Lets a request go on that was paused at its head; its headers are out of reach from then on.
+pub(crate) fn continue_request() {
+    const REQUEST: u32 = 0;
+    // SAFETY: no pointers.
+    unsafe { proxy_continue_stream(REQUEST) };
+}
+
+/// The number of a shared queue, of whose messages this root context is told from now on.
+pub(crate) fn register_queue(name: &str) -> Option<u32> {
+    let mut id = 0;
+    // SAFETY: the host reads the name, and writes 4 bytes to a place that lives through the call.
+    let status = unsafe { proxy_register_shared_queue(name.as_ptr(), name.len(), &raw mut id) };
+    (status == OK).then_some(id)
+}
+
+/// Sends a message; `false` if the host does not take it.
+pub(crate) fn enqueue(queue: u32, message: &[u8]) -> bool {
+    // SAFETY: the host reads the message during the call.
+    unsafe { proxy_enqueue_shared_queue(queue, message.as_ptr(), message.len()) == OK }
+}
+
+/// The oldest message of a queue.
+pub(crate) fn dequeue(queue: u32) -> Option<HostBytes> {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: the host writes a pointer and a length to places that live through the call.
+    let status = unsafe { proxy_dequeue_shared_queue(queue, &raw mut data, &raw mut size) };
+    HostBytes::taken(status, data, size)
 }
 
 /// Kinds of metrics.

@@ -4,6 +4,7 @@
 //!   root     on_configure ──▶ Policy        on_tick: slots, members, metrics
 //!                │                          on_tick, in one VM of all: checker ──▶ calls ──▶ on_http_call_response
 //!   stream   request head ──▶ request_facts ──▶ Policy::decide ──▶ steering ──▶ hostcalls
+//!                                             └──▶ all full ──▶ waiting ──▶ decided again
 //!            response head ──▶ who answered        log | done | delete ──▶ finish, once
 //! ```
 //!
@@ -20,3 +21,4 @@ mod root;
 mod steering;
 mod stream;
 mod virtual_machine;
+mod waiting;

@@ -41,6 +41,11 @@ impl Metrics {
                 format!("evenkeel_pool_{}_no_server_total", pool.name()),
                 no_server,
             );
+            let all_full = pool.take_all_full();
+            self.add(
+                format!("evenkeel_pool_{}_all_full_total", pool.name()),
+                all_full,
+            );
             for (server, counters) in counted {
                 let of = format!("evenkeel_pool_{}_server_{}", pool.name(), pool.id(server));
                 self.add(format!("{of}_requests_total"), counters.picks);
@@ -60,6 +65,25 @@ impl Metrics {
         let name = format!("evenkeel_pool_{pool}_server_{id}_up");
         if let Some(metric) = self.id(Metric::Gauge, name) {
             hostcalls::record_metric(metric, u64::from(health != Health::Down));
+        }
+    }
+
+    /// Counts requests of a pool's queue: that waited, that found it full, that waited in vain.
+    pub(crate) fn queue_counters(&mut self, pool: &str, waited: u64, full: u64, timeouts: u64) {
+        for (name, by) in [
+            ("waited", waited),
+            ("queue_full", full),
+            ("queue_timeouts", timeouts),
+        ] {
+            self.add(format!("evenkeel_pool_{pool}_{name}_total"), by);
+        }
+    }
+
+    /// Says how many wait for a pool, in all VMs.
+    pub(crate) fn set_queue_length(&mut self, pool: &str, length: u32) {
+        let name = format!("evenkeel_pool_{pool}_queue_length");
+        if let Some(metric) = self.id(Metric::Gauge, name) {
+            hostcalls::record_metric(metric, u64::from(length));
         }
     }
 

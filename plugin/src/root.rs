@@ -6,7 +6,7 @@ use std::rc::Rc;
 use evenkeel_policy::config::{Config, FilterConfig};
 use evenkeel_policy::contract::TCP_ROOT_ID_PREFIX;
 use evenkeel_policy::exchange::Policy;
-use evenkeel_policy::upstream::with_members;
+use evenkeel_policy::upstream::{Freed, with_members};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
@@ -14,10 +14,12 @@ use crate::checker::Checker;
 use crate::hostcalls::{self, Level};
 use crate::stream::Stream;
 use crate::virtual_machine::{self, HostShared, VirtualMachine};
+use crate::waiting;
 
 /// How often a VM beats, reads changes and tells metrics, milliseconds.
 const TICK_MS: u32 = 250;
-/// How often it sends checks that are due and reads what checks found out, if there are any; every fifth is a whole tick.
+/// How often it sends checks that are due, reads what checks found out and looks whose time to wait is up, if there are any; every
+/// fifth is a whole tick.
 const QUICK_TICK_MS: u32 = 50;
 const QUICK_TICKS: u32 = TICK_MS / QUICK_TICK_MS;
 
@@ -27,12 +29,15 @@ pub(crate) type SharedPolicy = Rc<RefCell<Option<Policy>>>;
 /// The root context.
 #[derive(Default)]
 struct Root {
+    context: u32,
     policy: SharedPolicy,
     /// As it was given; what changed since is in shared data.
     config: Option<Config>,
     /// Its number among the VM's roots, from 1; 0: not configured yet.
     number: u64,
     checker: Option<Checker>,
+    /// Whether it ticks more often than whole ticks are due: for checks, and for those who wait.
+    is_quick: bool,
     quick_ticks: u32,
 }
 
@@ -75,7 +80,11 @@ fn policy(config: &Config, vm: &mut VirtualMachine) -> Policy {
 /// Tells the SDK what to make for a new root context.
 pub(crate) fn install() {
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| Box::new(Root::default()));
+    proxy_wasm::set_root_context(|context| {
+        let mut root = Root::default();
+        root.context = context;
+        Box::new(root)
+    });
 }
 
 impl Context for Root {
@@ -86,12 +95,14 @@ impl Context for Root {
         _body: usize,
         _trailers: usize,
     ) {
-        let Ok(policy) = self.policy.try_borrow() else {
+        let Ok(mut policy) = self.policy.try_borrow_mut() else {
             return;
         };
-        if let (Some(policy), Some(checker)) = (policy.as_ref(), self.checker.as_mut()) {
-            let now_ms = hostcalls::now_ns() / 1_000_000;
-            virtual_machine::with(|vm| checker.answered(token, policy, vm, now_ms));
+        if let (Some(policy), Some(checker)) = (policy.as_mut(), self.checker.as_mut()) {
+            let now_us = hostcalls::now_ns() / 1_000;
+            virtual_machine::with(|vm| checker.answered(token, policy, vm, now_us / 1_000));
+            // What this VM found out counts for its own requests at once.
+            checker.read_news(policy, now_us);
         }
     }
 }
@@ -132,9 +143,12 @@ impl RootContext for Root {
         self.number = number;
         self.checker = Checker::new(&config.policy);
         self.quick_ticks = 0;
-        let period_ms = match &self.checker {
-            Some(_) => QUICK_TICK_MS,
-            None => TICK_MS,
+        let waits = policy.pools().iter().any(|pool| pool.queue().is_some());
+        self.is_quick = self.checker.is_some() || waits;
+        let period_ms = if self.is_quick {
+            QUICK_TICK_MS
+        } else {
+            TICK_MS
         };
         // Streams that are there keep the policy they began with.
         self.policy = Rc::new(RefCell::new(Some(policy)));
@@ -145,10 +159,10 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         let shared = Rc::clone(&self.policy);
-        let Ok(mut policy) = shared.try_borrow_mut() else {
+        let Ok(mut guard) = shared.try_borrow_mut() else {
             return;
         };
-        let Some(policy) = policy.as_mut() else {
+        let Some(policy) = guard.as_mut() else {
             return;
         };
         #[cfg(feature = "bench")]
@@ -158,7 +172,7 @@ impl RootContext for Root {
             return;
         }
         let now_us = hostcalls::now_ns() / 1_000;
-        let is_whole = self.checker.is_none() || self.quick_ticks.is_multiple_of(QUICK_TICKS);
+        let is_whole = !self.is_quick || self.quick_ticks.is_multiple_of(QUICK_TICKS);
         self.quick_ticks = self.quick_ticks.wrapping_add(1);
         let mut is_changed = false;
         virtual_machine::with(|vm| {
@@ -179,13 +193,28 @@ impl RootContext for Root {
                 }
             }
         });
+        // Whether servers have come or gone is asked of the same policy.
+        drop(guard);
         if is_changed {
             self.take_over_servers();
         }
+        if self.is_quick {
+            waiting::turn_away_late(self.context, now_us);
+        }
+        if is_whole {
+            waiting::serve_all(self.context);
+        }
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::new(Rc::clone(&self.policy))))
+    fn on_queue_ready(&mut self, queue: u32) {
+        waiting::hear(queue, self.context);
+    }
+
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream::new(
+            Rc::clone(&self.policy),
+            (context_id, self.context),
+        )))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -219,7 +248,12 @@ fn tick(vm: &mut VirtualMachine, policy: &mut Policy, now_us: u64) -> bool {
         if regained.is_some() && pool.needs_load() {
             pool.publish_all(&vm.slots, &mut HostShared);
         }
+        if pool.tick_limits(&mut vm.slots, &mut HostShared) == Freed::Some && pool.queue().is_some()
+        {
+            vm.lines.wake(pool.name(), &vm.slots);
+        }
     }
+    vm.lines.tick(&mut vm.slots, &mut vm.metrics);
     vm.metrics.flush(policy);
     is_changed
 }
@@ -238,6 +272,7 @@ impl Drop for Root {
                 vm.checking_root = 0;
                 vm.lease.release(vm.slots.owner(), &mut HostShared);
             }
+            vm.lines.forget_root(self.context);
             vm.in_flight.prune();
         });
     }

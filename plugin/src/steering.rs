@@ -14,6 +14,8 @@ const RETRY_AFTER: &str = "5";
 pub(crate) enum Outcome {
     Forwarded,
     Answered,
+    /// Nothing was done: all servers are full, and there is a line to wait in.
+    MustWait,
 }
 
 /// Carries a decision out. `text` is a buffer to write in.
@@ -23,6 +25,14 @@ pub(crate) fn carry_out(
     edits: &Edits,
     text: &mut Vec<u8>,
 ) -> Outcome {
+    if let Decision::AllFull { pool } = decided.decision
+        && policy
+            .pools()
+            .get(pool)
+            .is_some_and(|pool| pool.queue().is_some())
+    {
+        return Outcome::MustWait;
+    }
     text.clear();
     if let Some(client) = decided.client {
         write_ip(client, text);
@@ -56,6 +66,10 @@ pub(crate) fn carry_out(
             );
             Outcome::Answered
         }
+        Decision::AllFull { pool } => {
+            turn_away(pool_name(pool), TurnedAway::AllFull, text);
+            Outcome::Answered
+        }
         Decision::Steered { pool, .. } => {
             hostcalls::set_property(POOL_PROPERTY.as_bytes(), pool_name(pool).as_bytes());
             for edit in edits.iter() {
@@ -67,6 +81,37 @@ pub(crate) fn carry_out(
             Outcome::Forwarded
         }
     }
+}
+
+/// Why a request is not served although there are servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TurnedAway {
+    /// All have as many requests as they take, and nobody waits for them.
+    AllFull,
+    /// As many as may do so wait already.
+    QueueFull,
+    /// It has waited as long as one may.
+    QueueTimeout,
+}
+
+/// Answers the request of the current context.
+pub(crate) fn turn_away(pool: &str, reason: TurnedAway, text: &mut Vec<u8>) {
+    let (details, body) = match reason {
+        TurnedAway::AllFull => (
+            "max_conns",
+            "all servers have as many requests as they take\n",
+        ),
+        TurnedAway::QueueFull => (
+            "queue_full",
+            "all servers are busy, and no more requests may wait\n",
+        ),
+        TurnedAway::QueueTimeout => (
+            "queue_timeout",
+            "all servers were busy for as long as a request may wait\n",
+        ),
+    };
+    hostcalls::set_property(POOL_PROPERTY.as_bytes(), pool.as_bytes());
+    answer(503, details, body, &[("retry-after", RETRY_AFTER)], text);
 }
 
 /// A short answer that says why, in its body, in a header and in the host's details.

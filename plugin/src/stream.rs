@@ -1,15 +1,18 @@
 //! One HTTP stream: decided at the request's head, moved at the response's, finished once.
 
-use evenkeel_policy::exchange::{Answer, Decision, Exchange, LastAttempt, Policy};
-use evenkeel_policy::upstream::Pool;
+use std::rc::Rc;
+
+use evenkeel_policy::exchange::{Answer, Decided, Decision, Exchange, LastAttempt, Policy};
+use evenkeel_policy::upstream::{Chosen, Freed, Pool};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use crate::hostcalls;
 use crate::request_facts::RequestFacts;
 use crate::root::SharedPolicy;
-use crate::steering::{Outcome, carry_out};
+use crate::steering::{Outcome, TurnedAway, carry_out, turn_away};
 use crate::virtual_machine::{self, HostShared, VirtualMachine};
+use crate::waiting::Waiter;
 
 /// Bits of `response.flags` that say that the last attempt failed and the answer is the host's own: no healthy upstream (UH),
 /// upstream request timeout (UT), local reset (LR), upstream remote reset (UR), connection failure (UF), connection termination
@@ -19,19 +22,49 @@ const FAILED_FLAGS: u64 = 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40;
 /// The context of a stream.
 pub(crate) struct Stream {
     policy: SharedPolicy,
+    /// Its own context, and that of its root.
+    contexts: (u32, u32),
     exchange: Exchange,
+    /// While it waits for a server, and until it is looked at again afterwards.
+    waiter: Option<Rc<Waiter>>,
+}
+
+/// How a request comes to be decided about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// It just came; who waits already comes first.
+    New,
+    FirstInLine,
 }
 
 impl Stream {
-    pub(crate) fn new(policy: SharedPolicy) -> Self {
+    pub(crate) fn new(policy: SharedPolicy, contexts: (u32, u32)) -> Self {
         Self {
             policy,
+            contexts,
             exchange: Exchange::default(),
+            waiter: None,
+        }
+    }
+
+    /// Takes over what became of the request while it waited.
+    fn take_over(&mut self) {
+        if let Some(exchange) = self
+            .waiter
+            .as_ref()
+            .and_then(|waiter| waiter.take_exchange())
+        {
+            self.exchange = exchange;
+            self.waiter = None;
         }
     }
 
     /// Ends what is in flight. The first of log, done and delete does it: hosts differ in their order.
     fn finish(&mut self) {
+        self.take_over();
+        if let Some(waiter) = self.waiter.take() {
+            virtual_machine::with(|vm| vm.lines.leave(&waiter, &vm.slots));
+        }
         if matches!(self.exchange, Exchange::Unsteered | Exchange::Finished) {
             return;
         }
@@ -42,7 +75,10 @@ impl Stream {
             return;
         };
         if let Some((pool, server)) = self.exchange.finish(policy) {
-            virtual_machine::with(|vm| publish(vm, policy, pool, &[server]));
+            virtual_machine::with(|vm| {
+                publish(vm, policy, pool, &[server]);
+                settle(vm, policy, pool);
+            });
         }
     }
 }
@@ -62,19 +98,26 @@ impl HttpContext for Stream {
         let Some(policy) = policy.as_mut() else {
             return Action::Continue;
         };
-        let outcome = virtual_machine::with(|vm| steer(vm, policy));
+        let outcome = virtual_machine::with(|vm| {
+            let (outcome, exchange, decided) = decide(vm, policy, Arrival::New);
+            if outcome == Outcome::MustWait {
+                self.waiter = wait(vm, policy, decided, &self.policy, self.contexts);
+            }
+            (outcome, exchange)
+        });
         match outcome {
             Some((Outcome::Forwarded, exchange)) => {
                 self.exchange = exchange;
                 Action::Continue
             }
-            Some((Outcome::Answered, _)) => Action::Pause,
+            Some((Outcome::Answered | Outcome::MustWait, _)) => Action::Pause,
             // Without steering headers the host answers 503 itself; waiting would be for ever.
             None => Action::Continue,
         }
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        self.take_over();
         let Some((pool_index, choices, began)) = self.exchange.awaiting() else {
             return Action::Continue;
         };
@@ -99,7 +142,10 @@ impl HttpContext for Stream {
             0
         };
         if let Some((pool, moved)) = self.exchange.answered(policy, answer, now_us) {
-            virtual_machine::with(|vm| publish(vm, policy, pool, &moved));
+            virtual_machine::with(|vm| {
+                publish(vm, policy, pool, &moved);
+                settle(vm, policy, pool);
+            });
         }
         Action::Continue
     }
@@ -115,8 +161,21 @@ impl Drop for Stream {
     }
 }
 
-/// Decides about the request that is with the filter now, and carries it out.
-fn steer(vm: &mut VirtualMachine, policy: &mut Policy) -> (Outcome, Exchange) {
+/// Decides about the request of the current context, and carries it out.
+pub(crate) fn steer(
+    vm: &mut VirtualMachine,
+    policy: &mut Policy,
+    arrival: Arrival,
+) -> (Outcome, Exchange) {
+    let (outcome, exchange, _) = decide(vm, policy, arrival);
+    (outcome, exchange)
+}
+
+fn decide(
+    vm: &mut VirtualMachine,
+    policy: &mut Policy,
+    arrival: Arrival,
+) -> (Outcome, Exchange, Decided) {
     if vm.slots.index().is_none() {
         claim(vm, policy);
     }
@@ -126,24 +185,64 @@ fn steer(vm: &mut VirtualMachine, policy: &mut Policy) -> (Outcome, Exchange) {
         slots,
         edits,
         text,
+        lines,
         ..
     } = vm;
-    let decided = policy.decide(&facts.head(), random, edits, |pool| {
+    let decided = policy.decide(&facts.head(), random, edits, |pool, facts, random| {
         if pool.needs_load() {
             pool.read_others(now_us(), slots, &mut HostShared);
         } else if pool.needs_time() {
             pool.note_time(now_us());
         }
+        if arrival == Arrival::New
+            && pool.queue().is_some()
+            && lines.are_before(pool.name(), pool.is_busy(), slots)
+        {
+            return Chosen::AllFull;
+        }
+        pool.choose_within_limits(facts, random, slots, &mut HostShared)
     });
     let outcome = carry_out(policy, &decided, edits, text);
     let exchange = match decided.decision {
         Decision::Steered { pool, choices } => Exchange::begun(policy, pool, choices),
-        Decision::NoRoute | Decision::NoServer { .. } => Exchange::Unsteered,
+        Decision::NoRoute | Decision::NoServer { .. } | Decision::AllFull { .. } => {
+            Exchange::Unsteered
+        }
     };
     if let Some((pool, server)) = exchange.in_flight_on() {
         publish(vm, policy, pool, &[server]);
     }
-    (outcome, exchange)
+    (outcome, exchange, decided)
+}
+
+/// Puts the current request in the line of its pool, or answers it if that is too long.
+fn wait(
+    vm: &mut VirtualMachine,
+    policy: &Policy,
+    decided: Decided,
+    shared: &SharedPolicy,
+    contexts: (u32, u32),
+) -> Option<Rc<Waiter>> {
+    let Decision::AllFull { pool } = decided.decision else {
+        return None;
+    };
+    let pool = policy.pools().get(pool)?;
+    let (name, queue) = (pool.name(), pool.queue()?);
+    let waiter = vm.lines.join(name, queue, shared, contexts, &vm.slots);
+    if waiter.is_none() {
+        turn_away(name, TurnedAway::QueueFull, &mut vm.text);
+    }
+    waiter
+}
+
+/// Tells other VMs of places that are free again, and whoever has waited longest that it may be its turn.
+fn settle(vm: &mut VirtualMachine, policy: &mut Policy, pool: usize) {
+    if let Some(pool) = policy.pools_mut().get_mut(pool)
+        && pool.settle(&vm.slots, &mut HostShared) == Freed::Some
+        && pool.queue().is_some()
+    {
+        vm.lines.wake(pool.name(), &vm.slots);
+    }
 }
 
 /// The VM's first stream: it takes its place among the others. Without a free slot it goes on without one.

@@ -11,6 +11,7 @@ use evenkeel_policy::upstream::{InFlight, Lease, SharedData, Slots, Written};
 
 use crate::hostcalls;
 use crate::metrics::Metrics;
+use crate::waiting::Lines;
 
 /// The state of a VM.
 pub(crate) struct VirtualMachine {
@@ -20,6 +21,7 @@ pub(crate) struct VirtualMachine {
     pub(crate) edits: Edits,
     pub(crate) text: Vec<u8>,
     pub(crate) metrics: Metrics,
+    pub(crate) lines: Lines,
     pub(crate) lease: Lease,
     /// The root context that checks, if this VM is the one: that of the newest configuration. 0: none does.
     pub(crate) checking_root: u64,
@@ -41,6 +43,7 @@ impl VirtualMachine {
             edits: Edits::default(),
             text: Vec::new(),
             metrics: Metrics::default(),
+            lines: Lines::default(),
             lease: Lease::default(),
             checking_root: 0,
             roots: 0,

@@ -52,8 +52,7 @@ pub(crate) async fn run(worker: Rc<Worker>) {
 
 fn check_exchanges(worker: &Worker) {
     let now = worker.clock.now();
-    let timeouts = worker.active().generation.config.timeouts;
-    let filter_pause_max = ticks(timeouts.response.max(timeouts.idle));
+    let filter_pause_max = ticks(worker.active().generation.config.filter_pause_max());
     for exchange in worker.exchanges.borrow().iter() {
         exchange.check_timeout(now, filter_pause_max);
     }

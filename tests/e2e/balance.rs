@@ -148,7 +148,12 @@ fn random_two_uses_every_server(host: Host) {
 
 fn backup_serves_only_when_the_others_are_gone(host: Host) {
     let [mut a, mut b, c] = three();
-    let pool = [("a", ""), ("b", ""), ("c", "backup: true")];
+    // Who is back is used at once only if his failures do not count.
+    let pool = [
+        ("a", "max_fails: 0"),
+        ("b", "max_fails: 0"),
+        ("c", "backup: true"),
+    ];
     let proxy = Cluster::new()
         .server(&a)
         .server(&b)

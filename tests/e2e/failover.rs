@@ -176,7 +176,7 @@ fn without_retries_the_first_server_is_the_only_one(host: Host) {
     let dead = ports::refusing().to_string();
     let cluster = Cluster::new().server(&web).name("dead", &dead);
     let proxy = cluster
-        .pool("retries: 0", &[("dead", ""), ("web", "")])
+        .pool("retries: 0", &[("dead", "max_fails: 0"), ("web", "")])
         .on(host);
     let answered = (0..6).filter(|_| proxy.get("/name").status == 200).count();
     assert_eq!(answered, 3);

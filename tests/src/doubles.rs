@@ -12,10 +12,12 @@
 //! | [`goes_stale`] | keeps a connection alive, then closes it when it is used again |
 //! | [`babbles`] | answers with something that is not HTTP |
 //! | [`unreachable`] | does not even answer the connection attempt |
+//! | [`Names`] | a resolver whose answers change when a test says so |
 //! | [`web_socket_echo`] | upgrades (a real WebSocket library), sends every message back |
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -326,6 +328,31 @@ impl Server for Unreachable {
     }
     fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+/// Addresses by name, as a resolver tells them; names that are not there cannot be resolved.
+#[derive(Clone, Default)]
+pub struct Names(Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>);
+
+impl Names {
+    /// From now on, `name` has these addresses; without any it cannot be resolved.
+    pub fn set(&self, name: &str, addresses: &[&str]) {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+        let mut names = self.0.lock().unwrap();
+        match addresses.is_empty() {
+            true => names.remove(name),
+            false => names.insert(name.to_owned(), addresses),
+        };
+    }
+
+    /// What a proxy takes in place of the system's resolver.
+    pub fn resolver(&self) -> Arc<dyn Fn(&str) -> std::io::Result<Vec<IpAddr>> + Send + Sync> {
+        let names = self.clone();
+        Arc::new(move |name| {
+            let found = names.0.lock().unwrap().get(name).cloned();
+            found.ok_or_else(|| std::io::Error::other("no such name"))
+        })
     }
 }
 

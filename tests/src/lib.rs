@@ -26,8 +26,10 @@
     clippy::cast_possible_truncation
 )]
 
+pub mod busy;
 pub mod child;
 pub mod cluster;
+pub mod databases;
 pub mod doubles;
 pub mod eventually;
 pub mod filter_alone;
@@ -43,6 +45,7 @@ pub mod php;
 pub mod ports;
 pub mod tls;
 
+pub use busy::{Busy, busy};
 pub use cluster::{Cluster, Proxy, Server};
 pub use eventually::eventually;
 pub use host::Host;

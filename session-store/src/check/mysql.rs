@@ -152,13 +152,15 @@ impl Server {
 
     /// The first column of the first row of a text result; `None`: no row, or NULL.
     async fn first_value(&mut self) -> Result<Option<Vec<u8>>, String> {
-        match self.receive().await?.first() {
-            Some(0) => return Ok(None),
-            // The server asks for a file of ours.
-            Some(0xfb) | None => {
+        let head = self.receive().await?;
+        match head.split_first() {
+            Some((0, _)) => return Ok(None),
+            Some((0xff, rest)) => return Err(error(rest)),
+            // 0xfb: the server asks for a file of ours.
+            Some((0xfb, _)) | None => {
                 return Err("an answer to the query that is not understood".to_owned());
             }
-            Some(_) => {}
+            Some(_columns) => {}
         }
         let mut value = None;
         let mut is_in_rows = false;

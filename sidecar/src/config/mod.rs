@@ -23,6 +23,9 @@ pub use self::fault::Faults;
 use self::locate::{FILE_BYTES_MAX, Position, Tree};
 use self::valid::Validator;
 
+/// What a filter may need to notice that a request has waited for long enough.
+pub(crate) const QUEUE_GRACE: Duration = Duration::from_secs(2);
+
 /// A valid configuration, ready to run.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -126,6 +129,19 @@ impl fmt::Display for LogTarget {
 }
 
 impl Config {
+    /// The longest that a request may wait in a queue; 0 if there is none.
+    pub(crate) fn longest_queue(&self) -> Duration {
+        let queues = self.policy.pools.iter().filter_map(|pool| pool.queue);
+        let longest = queues.map(|queue| queue.timeout).max();
+        longest.unwrap_or_default()
+    }
+
+    /// How long a filter may hold a request: as long as a server, or the client, may be silent, and longer than any queue.
+    pub(crate) fn filter_pause_max(&self) -> Duration {
+        let queue = self.longest_queue() + QUEUE_GRACE;
+        self.timeouts.response.max(self.timeouts.idle).max(queue)
+    }
+
     /// The listener that is configured for this address.
     pub(crate) fn listener_at(&self, bind: SocketAddr) -> Option<&Listener> {
         self.listeners.iter().find(|listener| listener.bind == bind)

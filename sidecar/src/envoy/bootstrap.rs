@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::bail;
+use evenkeel_policy::config::Probe;
 
 use super::yaml::{address, indented};
 use super::{cluster, listener};
@@ -27,6 +28,13 @@ pub(super) fn render(config: &Config, wasm: &Path) -> anyhow::Result<String> {
     }
     out.push_str("  clusters:\n");
     for pool in &config.policy.pools {
+        if let Some(Probe::Bridge(bridge)) = pool.health.as_ref().map(|health| &health.probe) {
+            bail!(
+                "policy.pools.{}.health.{}: a filter cannot speak this itself, and this version sets up no bridge beside Envoy that could",
+                pool.name,
+                bridge.kind
+            );
+        }
         if let Some(named) = pool.named.first() {
             bail!(
                 "policy.pools.{}.servers: `{}` is a name: the filter in Envoy steers to addresses, and nobody there tells it those of a name",

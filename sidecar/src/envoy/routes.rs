@@ -5,9 +5,9 @@ use std::time::Duration;
 use evenkeel_policy::contract::POOL_HEADER;
 
 use super::yaml::{quoted, seconds};
-use crate::config::Config;
+use crate::config::{Config, QUEUE_GRACE};
 
-/// The longest silence that any pool allows.
+/// The longest silence that any pool allows, of its servers or of those who wait for them.
 pub(super) fn longest_response(config: &Config) -> Duration {
     let pools = config
         .policy
@@ -15,7 +15,10 @@ pub(super) fn longest_response(config: &Config) -> Duration {
         .iter()
         .filter_map(|pool| pool.timeouts.response);
     pools
-        .chain([config.timeouts.response])
+        .chain([
+            config.timeouts.response,
+            config.longest_queue() + QUEUE_GRACE,
+        ])
         .max()
         .unwrap_or(config.timeouts.response)
 }

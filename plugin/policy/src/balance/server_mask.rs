@@ -49,6 +49,26 @@ impl ServerMask {
         }
     }
 
+    /// Keeps those that are in `others`, too.
+    pub fn keep(&mut self, others: &Self) {
+        let others = others.words.iter().copied().chain(std::iter::repeat(0));
+        self.change(others, |word, other| word & other);
+    }
+
+    /// Takes out those that are in `others`.
+    pub fn take_out(&mut self, others: &Self) {
+        let others = others.words.iter().copied().chain(std::iter::repeat(0));
+        self.change(others, |word, other| word & !other);
+    }
+
+    fn change(&mut self, others: impl Iterator<Item = u64>, change: impl Fn(u64, u64) -> u64) {
+        self.count = 0;
+        for (word, other) in self.words.iter_mut().zip(others) {
+            *word = change(*word, other);
+            self.count += word.count_ones() as usize;
+        }
+    }
+
     pub fn contains(&self, server: usize) -> bool {
         self.words
             .get(server / BITS)
@@ -141,6 +161,14 @@ mod tests {
                 prop_assert_eq!(mask.round_from(first).collect::<Vec<_>>(), round, "from {}", first);
             }
             prop_assert_eq!((mask.count(), mask.is_empty()), (set.len(), set.is_empty()));
+            let mut third = ServerMask::none(size);
+            (0..size).filter(|server| server % 3 == 0).for_each(|server| third.insert(server));
+            let (mut kept, mut rest) = (mask.clone(), mask.clone());
+            kept.keep(&third);
+            rest.take_out(&third);
+            prop_assert!(kept.iter().eq(set.iter().copied().filter(|server| server % 3 == 0)));
+            prop_assert!(rest.iter().eq(set.iter().copied().filter(|server| server % 3 != 0)));
+            prop_assert_eq!(kept.count() + rest.count(), set.len());
             prop_assert!((0..300).all(|server| mask.contains(server) == set.contains(&server)));
         });
     }

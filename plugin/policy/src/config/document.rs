@@ -99,7 +99,7 @@ pub(super) struct PoolDocument {
     pub(super) retry_on: Option<Vec<Value>>,
     pub(super) sticky: Option<Value>,
     pub(super) panic_below: Option<u64>,
-    pub(super) queue: Option<Value>,
+    pub(super) queue: Option<QueueDocument>,
     pub(super) protocol: Option<Value>,
     pub(super) role: Option<Value>,
     pub(super) greeting_timeout: Option<Value>,
@@ -118,7 +118,7 @@ pub(super) struct ServerDocument {
     pub(super) down: Option<bool>,
     pub(super) max_fails: Option<u64>,
     pub(super) fail_timeout: Option<String>,
-    pub(super) max_conns: Option<Value>,
+    pub(super) max_conns: Option<u64>,
     pub(super) slow_start: Option<String>,
 }
 
@@ -159,6 +159,13 @@ pub(super) struct MysqlDocument {
 pub(super) struct RedisDocument {
     pub(super) password_file: Option<String>,
     pub(super) role: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct QueueDocument {
+    pub(super) length: Option<u64>,
+    pub(super) timeout: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

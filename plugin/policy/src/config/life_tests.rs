@@ -20,6 +20,7 @@ fn without_keys_a_pool_is_as_nginx_has_it() {
         max_fails: 1,
         fail_timeout: Duration::from_secs(10),
         slow_start: Duration::ZERO,
+        max_conns: 0,
     };
     assert_eq!(pool.servers[0].limits, expected);
     assert_eq!(
@@ -203,7 +204,11 @@ fn wrong_limits_are_refused() {
         ("max_fails", json!(65_536), "expected 0 to 65535"),
         ("fail_timeout", json!("soon"), "expected a duration"),
         ("slow_start", json!("1 s"), "expected a duration"),
-        ("max_conns", json!(5), "not served by this version"),
+        (
+            "max_conns",
+            json!(1_000_001),
+            "expected 0 for no bound, or up to 1000000",
+        ),
     ] {
         refused(
             with_server_key(key, value),
@@ -241,4 +246,26 @@ fn wrong_limits_are_refused() {
     assert!(passive.statuses.is_empty());
     assert_eq!((passive.failures, passive.share_max), (5, 50));
     assert_eq!(passive.ejection_max, Duration::from_secs(300));
+}
+
+#[test]
+fn a_queue_is_read_with_defaults_and_within_its_bounds() {
+    let queue = |value| pool(with_pool_key("queue", value)).queue;
+    let of = |length, ms| {
+        Some(QueueConfig {
+            length,
+            timeout: Duration::from_millis(ms),
+        })
+    };
+    assert_eq!(queue(json!({})), of(1_000, 5_000));
+    assert_eq!(queue(json!({"length": 7, "timeout": "250ms"})), of(7, 250));
+    for (value, key, said) in [
+        (json!({"length": 0}), "length", "expected 1 to 100000"),
+        (json!({"length": 100_001}), "length", "expected 1 to 100000"),
+        (json!({"timeout": "0s"}), "timeout", "expected more than 0"),
+        (json!({"timeout": "5m"}), "timeout", "at most 240s"),
+    ] {
+        let path = format!("pools.shop.queue.{key}");
+        refused(with_pool_key("queue", value), &path, said);
+    }
 }

@@ -22,6 +22,7 @@ mod document;
 mod filter;
 mod hashing;
 mod health;
+mod limits;
 mod names;
 mod pools;
 mod real_ip;
@@ -36,6 +37,7 @@ pub use addresses::server_address as parse_server_address;
 pub use document::Document;
 pub use filter::{FilterConfig, ListenerIdentity, Mode, filter_configuration};
 pub use health::{BridgeProbe, HealthConfig, HttpProbe, Probe};
+pub use limits::QueueConfig;
 pub use names::{check_name, nearest};
 pub use retry_on::RetryOn;
 pub use server_life::{PassiveConfig, ServerLimits};
@@ -148,6 +150,8 @@ pub struct PoolConfig {
     pub health: Option<HealthConfig>,
     /// Ejection of those that fail again and again.
     pub passive: Option<PassiveConfig>,
+    /// Waiting while every server is full; `None`: nobody waits.
+    pub queue: Option<QueueConfig>,
     pub keepalive: Keepalive,
     pub timeouts: PoolTimeouts,
 }

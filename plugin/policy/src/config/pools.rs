@@ -9,6 +9,7 @@ use super::addresses::{server_address, server_name};
 use super::document::{KeepaliveDocument, Named, PoolDocument, ServerDocument, TimeoutsDocument};
 use super::hashing::hash_key;
 use super::health::health;
+use super::limits::queue;
 use super::names::check_name;
 use super::retry_on::retry_on;
 use super::server_life::{panic_below, passive, server_limits};
@@ -88,6 +89,7 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
         panic_below: panic_below(&path, document)?,
         health: health(&path, document)?,
         passive: passive(&path, document.passive.as_ref())?,
+        queue: queue(&path, document.queue.as_ref())?,
         keepalive: keepalive(&format!("{path}.keepalive"), document.keepalive.as_ref())?,
         timeouts: timeouts(&format!("{path}.timeouts"), document.timeouts.as_ref())?,
     })
@@ -138,7 +140,6 @@ fn refuse_what_is_not_served(path: &str, pool: &PoolDocument) -> Result<(), Conf
     }
     let keys = [
         ("sticky", &pool.sticky),
-        ("queue", &pool.queue),
         ("protocol", &pool.protocol),
         ("role", &pool.role),
         ("greeting_timeout", &pool.greeting_timeout),

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::ConfigError;
 use super::document::{PassiveDocument, PoolDocument, ServerDocument};
+use super::limits::max_conns;
 use super::statuses::{StatusSet, statuses};
 use super::units::parse_duration;
-use super::unserved::refuse;
 use crate::balance::Algorithm;
 
 /// nginx's defaults of `max_fails` and `fail_timeout`.
@@ -22,6 +22,8 @@ pub struct ServerLimits {
     pub fail_timeout: Duration,
     /// How long its weight grows after it came back; 0: it has its weight at once.
     pub slow_start: Duration,
+    /// Requests that it takes at a time, from all workers together; 0: any number.
+    pub max_conns: u32,
 }
 
 impl Default for ServerLimits {
@@ -31,6 +33,7 @@ impl Default for ServerLimits {
             max_fails: MAX_FAILS,
             fail_timeout: FAIL_TIMEOUT,
             slow_start: Duration::ZERO,
+            max_conns: 0,
         }
     }
 }
@@ -55,7 +58,6 @@ pub(super) fn server_limits(
     document: &ServerDocument,
     algorithm: Algorithm,
 ) -> Result<ServerLimits, ConfigError> {
-    refuse(&format!("{path}.max_conns"), document.max_conns.as_ref())?;
     let slow_start = duration(
         path,
         "slow_start",
@@ -83,6 +85,7 @@ pub(super) fn server_limits(
             FAIL_TIMEOUT,
         )?,
         slow_start,
+        max_conns: max_conns(path, document)?,
     })
 }
 

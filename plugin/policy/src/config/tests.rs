@@ -325,7 +325,6 @@ fn wrong_pools_are_refused() {
 fn what_is_not_served_yet_is_refused_by_name() {
     let pool_keys = [
         ("sticky", json!({"mode": "session"})),
-        ("queue", json!({"length": 1})),
         ("protocol", json!("mysql")),
         ("role", json!("writer")),
         ("greeting_timeout", json!("5s")),
@@ -341,11 +340,6 @@ fn what_is_not_served_yet_is_refused_by_name() {
             "understood, but not served by this version",
         );
     }
-    refused(
-        with_server_key("max_conns", json!(9)),
-        "pools.shop.servers[0].max_conns",
-        "not served by this version",
-    );
     for key in ["header", "query", "client", "not"] {
         refused(
             with_match(json!({key: {"a": "b"}})),

@@ -15,7 +15,7 @@ use crate::contract::{
 };
 use crate::random::Sequence;
 use crate::routing::Router;
-use crate::upstream::{InFlight, Pool};
+use crate::upstream::{Chosen, InFlight, Pool};
 
 const REAL_IP: &[u8] = b"x-real-ip";
 const FORWARDED_FOR: &[u8] = b"x-forwarded-for";
@@ -53,6 +53,8 @@ pub enum Decision {
     NoRoute,
     /// No server of the pool is eligible: 503.
     NoServer { pool: usize },
+    /// All eligible servers of the pool have as many requests as they take: it waits, or 503.
+    AllFull { pool: usize },
     /// These servers of the pool, in this order.
     Steered { pool: usize, choices: Choices },
 }
@@ -143,13 +145,13 @@ impl Policy {
     }
 
     /// Decides about a request, and writes into `edits` (cleared before) what its headers become. Allocates nothing once the
-    /// buffers have grown. `before_choice` is called with the pool before a server is chosen: the moment to look at other VMs.
+    /// buffers have grown. `choose` is called with the pool: it looks at other VMs where that matters, and chooses.
     pub fn decide<'a, H>(
         &mut self,
         head: &Head<H>,
         random: &mut Sequence,
         edits: &mut Edits,
-        before_choice: impl FnOnce(&mut Pool),
+        choose: impl FnOnce(&mut Pool, &Facts<'_>, &mut Sequence) -> Chosen,
     ) -> Decided
     where
         H: DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone,
@@ -197,7 +199,6 @@ impl Policy {
         let Some(pool) = self.pools.get_mut(pool_index) else {
             return decided(Decision::NoRoute);
         };
-        before_choice(pool);
         self.hash_key.clear();
         if let Some(template) = pool.hash_key() {
             let facts = KeyFacts {
@@ -212,10 +213,11 @@ impl Policy {
             client,
             hash_key: &self.hash_key,
         };
-        let choices = pool.choose(&facts, random);
-        if choices.is_empty() {
-            return decided(Decision::NoServer { pool: pool_index });
-        }
+        let choices = match choose(pool, &facts, random) {
+            Chosen::Servers(choices) => choices,
+            Chosen::Nobody => return decided(Decision::NoServer { pool: pool_index }),
+            Chosen::AllFull => return decided(Decision::AllFull { pool: pool_index }),
+        };
         self.tell_servers(&noted, head, (peer, peer_ip, client), random, edits);
         if let Some(pool) = self.pools.get(pool_index) {
             steer(pool, &choices, noted.method, edits);
@@ -232,7 +234,7 @@ impl Policy {
         let mut say = |text: &str| out.extend_from_slice(text.as_bytes());
         let (pool, choices) = match decided.decision {
             Decision::NoRoute => return say("no route matches"),
-            Decision::NoServer { pool } => (pool, None),
+            Decision::NoServer { pool } | Decision::AllFull { pool } => (pool, None),
             Decision::Steered { pool, choices } => (pool, Some(choices)),
         };
         let Some(pool) = self.pools.get(pool) else {
@@ -241,7 +243,10 @@ impl Policy {
         say("pool ");
         say(pool.name());
         let Some(choices) = choices else {
-            return say(": no server is eligible");
+            return say(match decided.decision {
+                Decision::AllFull { .. } => ": all servers have as many requests as they take",
+                _ => ": no server is eligible",
+            });
         };
         say(": ");
         say(pool.algorithm().name());

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::balance::Facts;
 use crate::config::{Config, Document};
 use crate::random::Sequence;
-use crate::upstream::{InFlight, SharedData, Slots, Written};
+use crate::upstream::{Chosen, InFlight, Pool, SharedData, Slots, Written};
 
 fn policy(document: Value) -> Policy {
     let config = Config::from_document(&Document::from_value(document).unwrap()).unwrap();
@@ -34,6 +35,15 @@ const HEAD: [Pair; 4] = [
 ];
 
 /// Decides about a request with these headers beside the usual ones; returns the changes as lines.
+fn choose(pool: &mut Pool, facts: &Facts<'_>, random: &mut Sequence) -> Chosen {
+    let choices = pool.choose(facts, random);
+    if choices.is_empty() {
+        Chosen::Nobody
+    } else {
+        Chosen::Servers(choices)
+    }
+}
+
 fn decide(policy: &mut Policy, peer: &str, headers: &[Pair]) -> (Decided, Vec<String>) {
     let pairs: Vec<(&[u8], &[u8])> = HEAD
         .iter()
@@ -47,7 +57,7 @@ fn decide(policy: &mut Policy, peer: &str, headers: &[Pair]) -> (Decided, Vec<St
     };
     let mut edits = Edits::default();
     edits.set(b"left", b"over");
-    let decided = policy.decide(&head, &mut Sequence::new(1), &mut edits, |_| {});
+    let decided = policy.decide(&head, &mut Sequence::new(1), &mut edits, choose);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let line = |edit: Edit<'_>| match edit {
         Edit::Set { name, value } => format!("{}: {}", text(name), text(value)),
@@ -288,7 +298,7 @@ fn requests_without_route_or_server_are_not_steered() {
     };
     assert_eq!(
         policy
-            .decide(&head, &mut Sequence::new(1), &mut edits, |_| {})
+            .decide(&head, &mut Sequence::new(1), &mut edits, choose)
             .decision,
         Decision::NoRoute
     );

@@ -7,6 +7,7 @@ mod attempts_watch;
 mod availability;
 mod beat_record;
 mod changed_servers;
+mod conn_limits;
 mod ejection;
 mod failures;
 mod health;
@@ -24,26 +25,39 @@ mod shared_data;
 mod slots;
 mod slow_start;
 mod state_record;
+mod tier_masks;
 mod transition;
+mod vm_shares;
+mod waiting_line;
+mod waiting_vms;
 
 #[cfg(test)]
+mod conn_limits_tests;
+#[cfg(test)]
+mod leak_tests;
+#[cfg(test)]
 mod life_tests;
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod tests;
 
 pub use changed_servers::with_members;
+pub use conn_limits::Freed;
 pub use health::{Health, HealthChange, Verdict};
 pub use in_flight::InFlight;
 pub use lease::{Held, Lease};
 pub use load_record::{CHUNK_SERVERS, Layout, LoadEntry, LoadRecord};
 pub use members::{AdminChange, Member, Members};
-pub use pool::{Pool, ServerCounters};
+pub use pool::{Chosen, Pool, ServerCounters};
 pub use pool_checks::PoolChecks;
 pub use probe::{BODY_BYTES_MAX, ProbeCall};
 pub use shared_data::{SharedData, Written};
 pub use slots::{SLOTS_MAX, STILL_TICKS_MAX, Slots};
 pub use state_record::{ServerState, StateRecord, news};
 pub use transition::{Cause, Standing, Transition};
+pub use waiting_line::WaitingLine;
+pub use waiting_vms::{WaitingVm, WaitingVms};
 
 /// What a server's answer was like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

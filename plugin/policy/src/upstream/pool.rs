@@ -5,20 +5,24 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+mod group;
+mod within_limits;
+
 use std::rc::Rc;
+
+pub use within_limits::Chosen;
+
+use group::{Group, Tables};
 
 use super::attempts_watch::AttemptsWatch;
 use super::availability::{Admin, Availability};
+use super::conn_limits::{ConnLimits, Freed};
 use super::pool_load::PoolLoad;
-use super::slow_start::{in_parts, parts};
 use super::state_record::StateRecord;
 use super::transition::Transition;
 use super::{AdminChange, InFlight, Member, Members, Quality, SharedData, Slots, id_hash};
-use crate::balance::{
-    Advance, Algorithm, Balancer, Charge, Choices, Facts, LoadNeed, Parameters, Question,
-    ServerMask, Share,
-};
-use crate::config::{PoolConfig, RetryOn, ServerConfig, StatusSet, Tier};
+use crate::balance::{Algorithm, Charge, Choices, Facts, LoadNeed, Parameters};
+use crate::config::{PoolConfig, QueueConfig, RetryOn, ServerConfig, StatusSet, Tier};
 use crate::contract::ENDPOINTS_MAX;
 use crate::exchange::HashKey;
 use crate::random::Sequence;
@@ -44,6 +48,9 @@ pub struct Pool {
     hash_balance_factor: Option<u16>,
     load: PoolLoad,
     availability: Availability,
+    /// `None`: no server has a bound.
+    limits: Option<ConnLimits>,
+    queue: Option<QueueConfig>,
     state_key: Vec<u8>,
     state_version: Option<u64>,
     members_key: Vec<u8>,
@@ -52,6 +59,7 @@ pub struct Pool {
     start: u32,
     watch: AttemptsWatch,
     no_server: u64,
+    all_full: u64,
     value: Vec<u8>,
 }
 
@@ -85,26 +93,6 @@ pub struct ServerCounters {
     pub failures: u64,
 }
 
-/// The servers of one tier.
-struct Group {
-    balancer: Box<dyn Balancer>,
-    /// Index in the pool of its first server.
-    first: usize,
-    count: usize,
-    eligible: ServerMask,
-    tables: Tables,
-}
-
-/// Whether the method has taken over the group as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tables {
-    /// At the next pick: a group that is never used costs nothing.
-    ToBuild,
-    /// As before, with other weights.
-    ToReweigh,
-    Built,
-}
-
 impl Pool {
     /// `start` is the VM's slot (0 without one).
     pub fn new(config: &PoolConfig, in_flight: &mut InFlight, start: u32) -> Self {
@@ -126,6 +114,11 @@ impl Pool {
             availability.push(Rc::clone(&own), Admin::of(server.admin), &server.limits);
             loads.push((id_hash(&server.id), own));
         }
+        let bounds = ordered.iter().map(|server| server.limits.max_conns);
+        let bounded = bounds
+            .zip(&loads)
+            .map(|(max, (hash, own))| (max, *hash, Rc::clone(own)));
+        let limits = ConnLimits::new(bounded, primaries);
         let need = match config.hash_balance_factor {
             Some(_) => LoadNeed::InFlight,
             None => config.algorithm.load_need(),
@@ -160,6 +153,8 @@ impl Pool {
             servers,
             load,
             availability,
+            limits,
+            queue: config.queue,
             state_key: StateRecord::key(&config.name),
             state_version: None,
             members_key: Members::key(&config.name),
@@ -167,6 +162,7 @@ impl Pool {
             start,
             watch: AttemptsWatch::default(),
             no_server: 0,
+            all_full: 0,
             value: Vec::new(),
         };
         pool.refresh();
@@ -282,15 +278,17 @@ impl Pool {
             }
         }
         match choices.get(0) {
-            Some(picked) => {
-                if let Some(server) = self.servers.get_mut(picked) {
-                    server.counters.picks += 1;
-                }
-                self.availability.chosen(picked, self.load.now_us() / 1_000);
-            }
+            Some(picked) => self.picked(picked),
             None => self.no_server += 1,
         }
         choices
+    }
+
+    fn picked(&mut self, server: usize) {
+        if let Some(server) = self.servers.get_mut(server) {
+            server.counters.picks += 1;
+        }
+        self.availability.chosen(server, self.load.now_us() / 1_000);
     }
 
     /// Whether the host should be asked how many attempts a request with this list took, and how the last one ended; `began` is what
@@ -356,6 +354,9 @@ impl Pool {
     pub fn ended(&mut self, server: usize) {
         self.load
             .count(server, |in_flight| in_flight.saturating_sub(1));
+        if let Some(limits) = &mut self.limits {
+            limits.ended(server);
+        }
     }
 
     /// The answer of `server` began after this time.
@@ -366,6 +367,13 @@ impl Pool {
     /// Requests of this VM in flight on `server`.
     pub fn in_flight(&self, server: usize) -> u32 {
         self.load.own_in_flight(server)
+    }
+
+    /// Requests of all VMs in flight on `server`, as far as they were read.
+    #[cfg(test)]
+    pub(super) fn load_on(&self, server: usize) -> u32 {
+        let in_flight = self.load.in_flight_from(server);
+        in_flight.first().copied().unwrap_or(0)
     }
 
     /// Tells other VMs this VM's load on `server` and its neighbours. Without a slot nothing is told.
@@ -556,77 +564,5 @@ impl Server {
             },
             counters: ServerCounters::default(),
         }
-    }
-}
-
-impl Group {
-    fn new(balancer: Box<dyn Balancer>, first: usize, count: usize) -> Self {
-        Self {
-            balancer,
-            first,
-            count,
-            eligible: ServerMask::none(count),
-            tables: Tables::ToBuild,
-        }
-    }
-
-    /// Hands the group to its method, if that was not done since it changed last.
-    fn build_tables(&mut self, servers: &[Server], start: u32) {
-        let tables = std::mem::replace(&mut self.tables, Tables::Built);
-        if tables == Tables::Built {
-            return;
-        }
-        let servers = servers.iter().skip(self.first).take(self.count);
-        let weight_max = servers.clone().map(|server| server.weight).max();
-        let parts = if servers.clone().any(|server| server.percent < 100) {
-            parts(weight_max.unwrap_or(1))
-        } else {
-            1
-        };
-        let shares: Vec<Share<'_>> = servers
-            .map(|server| Share {
-                weight: in_parts(server.weight, parts, server.percent),
-                max_fails: server.max_fails,
-                id: &server.id,
-                endpoint: &server.endpoint,
-            })
-            .collect();
-        if tables == Tables::ToReweigh {
-            self.balancer.reweigh(&shares, &self.eligible);
-        } else {
-            self.balancer.rebuild(&shares, &self.eligible, start);
-        }
-    }
-
-    /// Appends this group's servers to the pool's choices; picks one if the choices are still empty.
-    fn choose(
-        &mut self,
-        load: &PoolLoad,
-        facts: &Facts<'_>,
-        random: &mut Sequence,
-        choices: &mut Choices,
-    ) {
-        let advance = if choices.is_empty() {
-            Advance::First
-        } else {
-            Advance::Nothing
-        };
-        let mut own = Choices::with_limit(choices.room());
-        self.balancer.pick(
-            &mut Question {
-                eligible: &self.eligible,
-                in_flight: load.in_flight_from(self.first),
-                // No host tells them.
-                idle: &[],
-                latency: load.latency_from(self.first),
-                now_us: load.now_us(),
-                facts,
-                random,
-                advance,
-            },
-            &mut own,
-        );
-        own.iter()
-            .for_each(|server| choices.push(self.first + server));
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! A check by HTTP goes to `<pool>.check`, whose steering names one server: nobody else answers for it. Hosts answer calls that
 //! reached nobody themselves, with a status and a text of Envoy's; those never pass for an answer of the server, whatever statuses
-//! are expected. An answer that does not end in time, or is longer than hosts take (64 KiB), comes as no answer at all, and has
-//! failed: a page that large is no health endpoint, and `method: HEAD` asks without it.
+//! are expected.
+//!
+//! Of an answer's body 64 KiB are looked at. One that does not end in time has failed. One that is longer is cut by the proxy of our
+//! own, and judged by what there is; Envoy breaks it off without saying of what status it was, so there it has failed: a health
+//! endpoint should be short, or be asked with `method: HEAD`.
 
 use serde_json::{Value, json};
 

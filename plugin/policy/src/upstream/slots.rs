@@ -28,6 +28,10 @@ pub struct Slots {
     owner: u64,
     mine: Option<Mine>,
     seen: Vec<Seen>,
+    /// How often a slot was seen to lose its owner.
+    deaths: u32,
+    /// How often this VM claimed a slot.
+    claims: u32,
     key: Vec<u8>,
     value: Vec<u8>,
 }
@@ -53,6 +57,8 @@ impl Slots {
             owner: identity.max(1),
             mine: None,
             seen: Vec::new(),
+            deaths: 0,
+            claims: 0,
             key: Vec::new(),
             value: Vec::new(),
         }
@@ -82,9 +88,15 @@ impl Slots {
                     _ => cas,
                 },
             };
-            if data.set(&self.key, &encode(self.owner, 1), cas) == Written::Done {
-                self.mine = Some(Mine { slot, beat: 1 });
-                return Some(slot);
+            match data.set(&self.key, &encode(self.owner, 1), cas) {
+                Written::Done => {
+                    self.mine = Some(Mine { slot, beat: 1 });
+                    self.claims = self.claims.wrapping_add(1);
+                    return Some(slot);
+                }
+                Written::Mismatch => {}
+                // A slot behind one that was never written would be seen by nobody.
+                Written::Failed => return None,
             }
         }
         None
@@ -123,6 +135,28 @@ impl Slots {
             .map(|(slot, seen)| (slot, seen.owner))
     }
 
+    /// Changes whenever a VM is gone from its slot.
+    pub(super) fn deaths(&self) -> u32 {
+        self.deaths
+    }
+
+    /// Changes whenever this VM claims a slot: what others struck out of records meanwhile must be written again.
+    pub(super) fn claims(&self) -> u32 {
+        self.claims
+    }
+
+    /// Whether the slot is not this owner's any more. Certain: what an owner wrote, it wrote while it held its slot, so where a record
+    /// names it and the slot does not, it has lost it since.
+    pub(super) fn is_gone(&mut self, slot: u8, owner: u64, data: &mut impl SharedData) -> bool {
+        let seen = self.seen.get(usize::from(slot));
+        if seen.is_some_and(|seen| seen.owner == owner && seen.still_ticks < STILL_TICKS_MAX) {
+            return false;
+        }
+        self.write_key(u32::from(slot));
+        data.get(&self.key, &mut self.value).is_some()
+            && decode(&self.value).is_none_or(|(holder, _)| holder != owner)
+    }
+
     fn beat(&mut self, data: &mut impl SharedData, mine: Mine, owner: u64, cas: u32) {
         let beat = mine.beat.wrapping_add(1);
         let kept = owner == self.owner
@@ -139,6 +173,9 @@ impl Slots {
                 seen.still_ticks = seen.still_ticks.saturating_add(1);
             }
             Some(seen) => {
+                self.deaths = self
+                    .deaths
+                    .wrapping_add(u32::from(seen.owner != 0 && seen.owner != owner));
                 *seen = Seen {
                     owner,
                     beat,
@@ -160,6 +197,7 @@ impl Slots {
         let gone =
             seen.owner != 0 && seen.owner != self.owner && seen.still_ticks >= STILL_TICKS_MAX;
         if gone && data.set(&self.key, &encode(0, 0), cas) == Written::Done {
+            self.deaths = self.deaths.wrapping_add(1);
             *seen = Seen {
                 owner: 0,
                 beat: 0,

@@ -15,7 +15,7 @@ use crate::random::Sequence;
 pub(super) struct Map {
     values: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     last_cas: u32,
-    reads: usize,
+    pub(super) reads: usize,
 }
 
 impl SharedData for Map {
