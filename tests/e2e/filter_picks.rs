@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use evenkeel_host::Process;
 use evenkeel_policy::balance::{Algorithm, Choices, KeyNeed};
-use evenkeel_policy::config::FilterConfig;
+use evenkeel_policy::config::{FilterConfig, Tier};
 use evenkeel_policy::contract::ENDPOINTS_MAX;
 use evenkeel_policy::exchange::{Decision, Edit, Edits, Head, Policy};
 use evenkeel_policy::random::Sequence;
@@ -254,7 +254,7 @@ fn the_filter_chooses_as_the_native_policy_does() {
 fn check_law(endpoints: &str, pool: &Value) {
     let servers = pool["servers"].as_array().unwrap().iter();
     let eligible: BTreeSet<&str> = servers
-        .filter(|server| server["down"] != true)
+        .filter(|server| server["down"] != true && server["drained"] != true)
         .map(|server| server["address"].as_str().unwrap())
         .collect();
     let listed: Vec<&str> = endpoints
@@ -398,13 +398,19 @@ impl Both {
         let (slots, shared) = (&self.slots, &mut self.shared);
         let decided = self
             .policy
-            .decide(&head, &mut self.random, &mut edits, |pool| {
-                if pool.needs_load() {
-                    pool.read_others(now_us, slots, shared);
-                } else if pool.needs_time() {
-                    pool.note_time(now_us);
-                }
-            });
+            .decide(
+                &head,
+                &mut self.random,
+                &mut edits,
+                |pool, facts, random| {
+                    if pool.needs_load() {
+                        pool.read_others(now_us, slots, shared);
+                    } else if pool.needs_time() {
+                        pool.note_time(now_us);
+                    }
+                    pool.choose_within_limits(facts, random, slots, shared)
+                },
+            );
         let Decision::Steered {
             pool: found,
             choices,
@@ -467,16 +473,18 @@ impl Both {
             if method.allows_weights() && random.below(3) == 0 {
                 server["weight"] = json!(1 + random.below(30));
             }
-            server["down"] = json!(random.below(4) == 0);
+            let drained = random.below(4) == 0;
+            server["drained"] = json!(drained);
             servers.push(Member {
                 id,
-                address: server["address"].as_str().unwrap().parse().unwrap(),
-                weight: u16::try_from(server["weight"].as_u64().unwrap()).unwrap(),
-                admin: if server["down"] == true {
+                address: Some(server["address"].as_str().unwrap().parse().unwrap()),
+                weight: Some(u16::try_from(server["weight"].as_u64().unwrap()).unwrap()),
+                admin: if drained {
                     AdminChange::Drain
                 } else {
                     AdminChange::Ready
                 },
+                tier: Tier::Primary,
             });
         }
         let members = Members { version, servers };
