@@ -278,7 +278,7 @@ fn all_places_are_free_after_a_storm(host: Host) {
         drop(gone);
     }
     let report = load.stop();
-    assert!(report.answered > 100, "{report:?}");
+    assert!(report.answered > 20, "{report:?}");
     has(&web, 0);
     waiting(&proxy, 0);
     assert!(web.most() <= 4, "{}", web.most());
@@ -313,5 +313,7 @@ fn only_servers_without_a_bound_stand_by(host: Host) {
         proxy.get("/reset?ms=0");
     }
     assert_eq!((small.most(), other.most()), (1, 1));
-    assert!(large.targets().len() >= 6, "{:?}", large.targets());
+    // Whoever fails is left out for a while: the rest of the six went there at once.
+    assert!(large.targets().len() >= 3, "{:?}", large.targets());
+    assert_eq!((small.targets().len(), other.targets().len()), (1, 1));
 }

@@ -27,7 +27,10 @@ struct Vm {
 enum Step {
     Begin,
     /// The head of a response, after so many attempts, the last of which failed or did not.
-    Answer { attempts: u64, last: LastAttempt },
+    Answer {
+        attempts: u64,
+        last: LastAttempt,
+    },
     /// The end of a stream, answered or aborted.
     Finish,
     Reload,
@@ -38,7 +41,8 @@ enum Step {
 
 fn config() -> Config {
     let servers = json!([{"address": "10.0.0.1:80"}, {"address": "10.0.0.2:80"}, {"address": "10.0.0.3:80", "backup": true}]);
-    let policy = json!({"pools": {"shop": {"balance": "least_conn", "servers": servers, "passive": {}}}});
+    let policy =
+        json!({"pools": {"shop": {"balance": "least_conn", "servers": servers, "passive": {}}}});
     Config::from_document(&Document::from_value(policy).unwrap()).unwrap()
 }
 
@@ -102,7 +106,8 @@ impl Vm {
     fn tick(&mut self, data: &mut Map, now_us: u64) {
         let had = self.slots.index();
         self.slots.tick(data);
-        let lost = had.is_some() && self.slots.index().is_none() && self.slots.claim(data).is_some();
+        let lost =
+            had.is_some() && self.slots.index().is_none() && self.slots.claim(data).is_some();
         for policy in &mut self.policies {
             let pool = &mut policy.pools_mut()[0];
             pool.note_time(now_us);

@@ -58,7 +58,11 @@ fn server(id: &str, max_conns: u32, backup: bool) -> serde_json::Value {
 #[test]
 fn full_servers_leave_their_turns_to_the_others_and_backups_help_out() {
     let mut data = Map::default();
-    let servers = json!([server("a", 1, false), server("b", 2, false), server("c", 1, true)]);
+    let servers = json!([
+        server("a", 1, false),
+        server("b", 2, false),
+        server("c", 1, true)
+    ]);
     let mut vm = Vm::new(1, &servers, &mut data);
     let lists: Vec<String> = (0..5).map(|_| vm.begin(&mut data)).collect();
     assert_eq!(lists, ["a", "b", "b", "c", "full"]);
