@@ -294,6 +294,25 @@ fn all_places_are_free_after_a_storm(host: Host) {
     takes_exactly(&proxy, &web, 4);
 }
 
+#[test]
+fn a_reload_forgets_nobody_who_waits() {
+    let web = busy("web");
+    let keys = "queue: {length: 10, timeout: 4s}";
+    let mut proxy = before(&web, 2, 1, keys, Host::Sidecar);
+    let held = ask(&proxy, "/?ms=2500");
+    has(&web, 1);
+    let line = [(); 4].map(|()| ask(&proxy, "/?ms=10"));
+    waiting(&proxy, 4);
+    proxy.rewrite(|cluster| cluster);
+    proxy.signal(rustix::process::Signal::HUP);
+    for asked in line.into_iter().chain([held]) {
+        let (response, time) = asked.join().unwrap();
+        assert_eq!(response.status, 200);
+        assert!(time < Duration::from_secs(4), "{time:?}");
+    }
+    assert_eq!(web.most(), 1);
+}
+
 fn only_servers_without_a_bound_stand_by(host: Host) {
     let (small, other, large) = (busy("small"), busy("other"), busy("large"));
     let proxy = Cluster::new()
