@@ -381,6 +381,11 @@ impl Plugin {
         &self.vm
     }
 
+    /// Whether streams may still run on it: not once it has ended, or its VM has failed.
+    pub fn has_work(&self) -> bool {
+        self.root.life.get() != RootLife::Gone && self.vm.failure().is_none()
+    }
+
     pub fn tick(&self) {
         if self.root.life.get() != RootLife::Gone {
             self.vm.notify(

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use crate::config::QUEUE_GRACE;
 use crate::http::calls;
 use crate::worker::{Active, Command, Worker};
 
@@ -30,6 +31,8 @@ pub(crate) struct VmEnvironment {
     ticks: RefCell<Vec<Tick>>,
     changed: Notify,
     is_retired: Cell<bool>,
+    /// How long ticks go on afterwards, for requests that wait in a queue of this VM; 0 without queues.
+    lingers: Duration,
     pub(crate) calls_in_flight: Cell<usize>,
 }
 
@@ -41,6 +44,7 @@ struct Tick {
 
 impl VmEnvironment {
     pub(crate) fn new(worker: &Rc<Worker>, active: &Rc<Active>, name: &str) -> Rc<Self> {
+        let queue = active.generation.config.longest_queue();
         Rc::new(Self {
             worker: Rc::downgrade(worker),
             active: Rc::downgrade(active),
@@ -50,6 +54,11 @@ impl VmEnvironment {
             ticks: RefCell::new(Vec::new()),
             changed: Notify::new(),
             is_retired: Cell::new(false),
+            lingers: if queue.is_zero() {
+                queue
+            } else {
+                queue + QUEUE_GRACE
+            },
             calls_in_flight: Cell::new(0),
         })
     }
@@ -71,7 +80,7 @@ impl VmEnvironment {
         tokio::task::spawn_local(run_ticks(Rc::clone(self), plugins));
     }
 
-    /// No more ticks, no more answers.
+    /// No more ticks, no more answers, once those who wait in a queue are served or turned away.
     pub(crate) fn retire(&self) {
         self.is_retired.set(true);
         self.changed.notify_one();
@@ -90,9 +99,17 @@ impl VmEnvironment {
     }
 }
 
-/// Ticks of one VM, until it is retired.
+/// Ticks of one VM, until it is retired and nobody can wait in a queue of it any more.
 async fn run_ticks(environment: Rc<VmEnvironment>, plugins: Vec<Plugin>) {
-    while !environment.is_retired.get() {
+    let mut end = None;
+    loop {
+        if environment.is_retired.get() {
+            let end = *end.get_or_insert_with(|| Instant::now() + environment.lingers);
+            let is_idle = plugins.iter().all(|plugin| !plugin.has_work());
+            if is_idle || environment.next_due().is_none() || Instant::now() >= end {
+                break;
+            }
+        }
         match environment.next_due() {
             None => environment.changed.notified().await,
             Some(due) => {
