@@ -162,9 +162,9 @@ fn a_wrong_policy_is_refused_with_its_place() {
             "fastest",
         ),
         (
-            "pools:\n  web:\n    health: {path: /}\n    servers: [{address: '127.0.0.1:1'}]",
+            "pools:\n  web:\n    sticky: {mode: session}\n    servers: [{address: '127.0.0.1:1'}]",
             "6:",
-            "policy.pools.web.health",
+            "policy.pools.web.sticky",
             "not served",
         ),
         (

@@ -272,7 +272,8 @@ fn pages_of_others_and_broken_bodies_change_nothing() {
     let drain = "{\"state\": \"drain\"}";
     let json = ("content-type", "application/json");
     let huge = format!("{{\"state\": \"{}\"}}", "x".repeat(1 << 20));
-    let rows: [(&[(&str, &str)], &str, u16); 8] = [
+    type Row<'a> = (&'a [(&'a str, &'a str)], &'a str, u16);
+    let rows: [Row<'_>; 8] = [
         (&[], drain, 403),
         (&[("content-type", "text/plain")], drain, 403),
         (&[json, ("origin", "http://evil.example")], drain, 403),

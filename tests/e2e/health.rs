@@ -97,13 +97,12 @@ fn answers(proxy: &Proxy) -> Vec<String> {
     names
 }
 
+type Break = fn(&mut Nginx);
+type Mend = fn(Nginx) -> Nginx;
+
 /// Breaks `a`, mends it, and holds the checks to their bounds.
 #[track_caller]
-fn check(
-    proxy: &Proxy,
-    mut a: Nginx,
-    (cause, break_it, mend_it): (&str, fn(&mut Nginx), fn(Nginx) -> Nginx),
-) {
+fn check(proxy: &Proxy, mut a: Nginx, (cause, break_it, mend_it): (&str, Break, Mend)) {
     break_it(&mut a);
     let down = until_up_is(proxy, "a", 0);
     assert!(down <= bound(FALL) + SLACK, "down after {down:?}");

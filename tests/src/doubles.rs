@@ -331,6 +331,9 @@ impl Server for Unreachable {
     }
 }
 
+/// What answers in place of the system's resolver.
+pub type Resolver = Arc<dyn Fn(&str) -> std::io::Result<Vec<IpAddr>> + Send + Sync>;
+
 /// Addresses by name, as a resolver tells them; names that are not there cannot be resolved.
 #[derive(Clone, Default)]
 pub struct Names(Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>);
@@ -347,7 +350,7 @@ impl Names {
     }
 
     /// What a proxy takes in place of the system's resolver.
-    pub fn resolver(&self) -> Arc<dyn Fn(&str) -> std::io::Result<Vec<IpAddr>> + Send + Sync> {
+    pub fn resolver(&self) -> Resolver {
         let names = self.clone();
         Arc::new(move |name| {
             let found = names.0.lock().unwrap().get(name).cloned();
