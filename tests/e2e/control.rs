@@ -271,7 +271,7 @@ fn pages_of_others_and_broken_bodies_change_nothing() {
     let target = "/api/pools/web/servers/a";
     let drain = "{\"state\": \"drain\"}";
     let json = ("content-type", "application/json");
-    let huge = format!("{{\"state\": \"{}\"}}", "x".repeat(1 << 20));
+    let huge = format!("{{\"state\": \"{}\"}}", "x".repeat(17 << 10));
     type Row<'a> = (&'a [(&'a str, &'a str)], &'a str, u16);
     let rows: [Row<'_>; 8] = [
         (&[], drain, 403),
