@@ -8,9 +8,7 @@
 
 use std::net::IpAddr;
 
-use super::ipvs_buckets::{Buckets, Filling, folded};
-use super::round_robin::Turns;
-use super::source_hash::fill_from;
+use super::ipvs_buckets::{BucketsThenTurns, Filling, folded};
 use super::{Balancer, Charge, Choices, Question, ServerMask, Share};
 
 /// The longest text of an address; what is longer is none.
@@ -18,37 +16,24 @@ const ADDRESS_TEXT_MAX: usize = 45;
 
 /// The buckets.
 #[derive(Debug, Default)]
-pub(super) struct DestinationHash {
-    buckets: Option<Buckets>,
-    turns: Turns,
-}
+pub(super) struct DestinationHash(BucketsThenTurns);
 
 impl Balancer for DestinationHash {
     fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
-        let weights: Vec<u16> = servers
-            .iter()
-            .take(ServerMask::SERVERS_MAX)
-            .map(|share| share.weight)
-            .collect();
-        self.buckets = Some(Buckets::fill(&weights, Filling::OneEach));
-        self.turns.rebuild(servers, eligible, start);
+        self.0.rebuild(servers, eligible, start, Filling::OneEach);
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         let key = question.facts.hash_key;
-        if let Some(buckets) = self.buckets.as_ref().filter(|_| !key.is_empty()) {
-            fill_from(buckets, destination(key), question, choices);
-        }
-        if choices.len() < question.eligible.count() && !choices.is_full() {
-            self.turns
-                .fill(question.eligible, question.advance, choices);
-        }
+        self.0.fill(
+            (!key.is_empty()).then(|| destination(key)),
+            question,
+            choices,
+        );
     }
 
     fn charge(&mut self, charge: &Charge<'_>) {
-        if let Charge::Failed { .. } = charge {
-            self.turns.charge(charge);
-        }
+        self.0.charge(charge);
     }
 }
 

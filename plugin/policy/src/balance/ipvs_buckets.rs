@@ -7,6 +7,11 @@
 
 use std::net::IpAddr;
 
+use super::round_robin::Turns;
+use super::{Charge, Choices, Question, ServerMask, Share};
+
+/// Buckets of one pick that are looked into before turns decide: all of a table of up to 256 servers.
+const BUCKETS_MAX: usize = 1_024;
 /// Bits of a bucket's number unless there are too many servers.
 const BITS_MIN: u32 = 8;
 /// Bits of the largest table: 4 buckets for each server of the largest pool, 128 KiB.
@@ -18,6 +23,62 @@ pub(super) enum Filling {
     /// As many as its weight.
     ByWeight,
     OneEach,
+}
+
+/// A pick by the bucket of an address; by turns where there is none, or nobody in the buckets can be chosen.
+#[derive(Debug, Default)]
+pub(super) struct BucketsThenTurns {
+    buckets: Option<Buckets>,
+    turns: Turns,
+}
+
+impl BucketsThenTurns {
+    pub(super) fn rebuild(
+        &mut self,
+        servers: &[Share<'_>],
+        eligible: &ServerMask,
+        start: u32,
+        filling: Filling,
+    ) {
+        let weights: Vec<u16> = servers
+            .iter()
+            .take(ServerMask::SERVERS_MAX)
+            .map(|share| share.weight)
+            .collect();
+        self.buckets = Some(Buckets::fill(&weights, filling));
+        self.turns.rebuild(servers, eligible, start);
+    }
+
+    /// `folded`: the address, if there is one.
+    pub(super) fn fill(
+        &mut self,
+        folded: Option<u32>,
+        question: &Question<'_>,
+        choices: &mut Choices,
+    ) {
+        let is_done =
+            |choices: &Choices| choices.is_full() || choices.len() >= question.eligible.count();
+        if let (Some(buckets), Some(folded)) = (&self.buckets, folded) {
+            for server in buckets.servers(folded).take(BUCKETS_MAX) {
+                if is_done(choices) {
+                    return;
+                }
+                if question.eligible.contains(server) {
+                    choices.push(server);
+                }
+            }
+        }
+        if !is_done(choices) {
+            self.turns
+                .fill(question.eligible, question.advance, choices);
+        }
+    }
+
+    pub(super) fn charge(&mut self, charge: &Charge<'_>) {
+        if let Charge::Failed { .. } = charge {
+            self.turns.charge(charge);
+        }
+    }
 }
 
 /// The server of each bucket.

@@ -5,62 +5,25 @@
 //! at all other distances are looked into, in the kernel's order. A server whose predecessors' weights fill all buckets has
 //! none, as in the kernel, and gets what nobody else can take.
 
-use super::ipvs_buckets::{Buckets, Filling, folded};
-use super::round_robin::Turns;
+use super::ipvs_buckets::{BucketsThenTurns, Filling, folded};
 use super::{Balancer, Charge, Choices, Question, ServerMask, Share};
-
-/// Buckets of one pick that are looked into before turns decide: all of a table of up to 256 servers.
-pub(super) const BUCKETS_MAX: usize = 1_024;
 
 /// The buckets.
 #[derive(Debug, Default)]
-pub(super) struct SourceHash {
-    buckets: Option<Buckets>,
-    turns: Turns,
-}
+pub(super) struct SourceHash(BucketsThenTurns);
 
 impl Balancer for SourceHash {
     fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
-        let weights: Vec<u16> = servers
-            .iter()
-            .take(ServerMask::SERVERS_MAX)
-            .map(|share| share.weight)
-            .collect();
-        self.buckets = Some(Buckets::fill(&weights, Filling::ByWeight));
-        self.turns.rebuild(servers, eligible, start);
+        self.0.rebuild(servers, eligible, start, Filling::ByWeight);
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
-        if let (Some(buckets), Some(client)) = (&self.buckets, question.facts.client) {
-            fill_from(buckets, folded(client), question, choices);
-        }
-        if choices.len() < question.eligible.count() && !choices.is_full() {
-            self.turns
-                .fill(question.eligible, question.advance, choices);
-        }
+        self.0
+            .fill(question.facts.client.map(folded), question, choices);
     }
 
     fn charge(&mut self, charge: &Charge<'_>) {
-        if let Charge::Failed { .. } = charge {
-            self.turns.charge(charge);
-        }
-    }
-}
-
-/// Appends the servers of an address's buckets, as far as they can be chosen.
-pub(super) fn fill_from(
-    buckets: &Buckets,
-    folded: u32,
-    question: &Question<'_>,
-    choices: &mut Choices,
-) {
-    for server in buckets.servers(folded).take(BUCKETS_MAX) {
-        if choices.is_full() || choices.len() >= question.eligible.count() {
-            return;
-        }
-        if question.eligible.contains(server) {
-            choices.push(server);
-        }
+        self.0.charge(charge);
     }
 }
 

@@ -13,6 +13,7 @@
 //! The owner is in every record: a record of somebody who does not own the slot any more counts nothing. Latencies are told only
 //! where the method looks at them.
 
+use super::server_record::array;
 use crate::balance::Latency;
 
 /// Servers of one record.
@@ -141,8 +142,4 @@ impl<'a> LoadRecord<'a> {
                 })
             })
     }
-}
-
-fn array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    rest.split_off(..N)?.try_into().ok()
 }

@@ -13,7 +13,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::config::{SERVERS_MAX, Tier};
+use super::server_record::{self, array};
+use crate::config::Tier;
 
 const VERSION: u8 = 2;
 
@@ -22,7 +23,7 @@ const VERSION: u8 = 2;
 pub struct Members {
     /// Changes with every change.
     pub version: u64,
-    /// At most [`SERVERS_MAX`].
+    /// At most [`crate::config::SERVERS_MAX`].
     pub servers: Vec<Member>,
 }
 
@@ -60,62 +61,49 @@ impl Members {
 
     /// The version in a record, without reading the rest.
     pub fn version_of(bytes: &[u8]) -> Option<u64> {
-        let (layout, rest) = bytes.split_first()?;
-        (*layout == VERSION).then_some(u64::from_le_bytes(*rest.first_chunk::<8>()?))
+        server_record::version_of(VERSION, bytes)
     }
 
     /// The record as bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let servers = self.servers.get(..SERVERS_MAX).unwrap_or(&self.servers);
-        let mut out = vec![VERSION];
-        out.extend(self.version.to_le_bytes());
-        out.extend(u16::try_from(servers.len()).unwrap_or(0).to_le_bytes());
-        for server in servers {
-            let id = server.id.get(..usize::from(u8::MAX)).unwrap_or(&server.id);
-            out.push(u8::try_from(id.len()).unwrap_or(0));
-            out.extend(id.bytes());
-            out.push(match server.admin {
-                AdminChange::Ready => 0,
-                AdminChange::Drain => 1,
-                AdminChange::Maint => 2,
-                AdminChange::Removed => 3,
-            });
-            out.extend(server.weight.unwrap_or(0).to_le_bytes());
-            out.push(match server.tier {
-                Tier::Primary => 0,
-                Tier::Backup => 1,
-            });
-            match server.address.map(|address| address.ip()) {
-                None => out.push(0),
-                Some(IpAddr::V4(ip)) => {
-                    out.push(4);
-                    out.extend(ip.octets());
-                }
-                Some(IpAddr::V6(ip)) => {
-                    out.push(6);
-                    out.extend(ip.octets());
-                }
-            }
-            if let Some(address) = server.address {
-                out.extend(address.port().to_le_bytes());
-            }
-        }
-        out
+        server_record::encode(VERSION, self.version, &self.servers, write)
     }
 
     /// Reads a record; `None` if it is none, to the last byte.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let version = Self::version_of(bytes)?;
-        let (count, mut rest) = bytes.get(9..)?.split_first_chunk::<2>()?;
-        let count = usize::from(u16::from_le_bytes(*count));
-        if count > SERVERS_MAX {
-            return None;
+        let (version, servers) = server_record::decode(VERSION, bytes, member)?;
+        Some(Self { version, servers })
+    }
+}
+
+fn write(server: &Member, out: &mut Vec<u8>) {
+    let id = server.id.get(..usize::from(u8::MAX)).unwrap_or(&server.id);
+    out.push(u8::try_from(id.len()).unwrap_or(0));
+    out.extend(id.bytes());
+    out.push(match server.admin {
+        AdminChange::Ready => 0,
+        AdminChange::Drain => 1,
+        AdminChange::Maint => 2,
+        AdminChange::Removed => 3,
+    });
+    out.extend(server.weight.unwrap_or(0).to_le_bytes());
+    out.push(match server.tier {
+        Tier::Primary => 0,
+        Tier::Backup => 1,
+    });
+    match server.address.map(|address| address.ip()) {
+        None => out.push(0),
+        Some(IpAddr::V4(ip)) => {
+            out.push(4);
+            out.extend(ip.octets());
         }
-        let mut servers = Vec::with_capacity(count);
-        for _ in 0..count {
-            servers.push(member(&mut rest)?);
+        Some(IpAddr::V6(ip)) => {
+            out.push(6);
+            out.extend(ip.octets());
         }
-        rest.is_empty().then_some(Self { version, servers })
+    }
+    if let Some(address) = server.address {
+        out.extend(address.port().to_le_bytes());
     }
 }
 
@@ -154,8 +142,4 @@ fn member(rest: &mut &[u8]) -> Option<Member> {
         admin,
         tier,
     })
-}
-
-fn array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    rest.split_off(..N)?.try_into().ok()
 }

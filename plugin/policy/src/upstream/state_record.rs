@@ -12,8 +12,8 @@
 //! not checked yet. A record outlives the VM that wrote it, and a reload: whoever checks next begins with it.
 
 use super::health::{Check, Health, REASON_BYTES_MAX};
+use super::server_record::{self, array};
 use super::shared_data::{ABSENT, SharedData, Written};
-use crate::config::SERVERS_MAX;
 
 const VERSION: u8 = 1;
 const NEWS_KEY: &[u8] = b"evenkeel//health";
@@ -25,7 +25,7 @@ const NEWS_TRIES_MAX: usize = 8;
 pub struct StateRecord {
     /// Changes with every change.
     pub version: u64,
-    /// At most [`SERVERS_MAX`].
+    /// At most [`crate::config::SERVERS_MAX`].
     pub servers: Vec<ServerState>,
 }
 
@@ -51,54 +51,41 @@ impl StateRecord {
 
     /// The version in a record, without reading the rest.
     pub fn version_of(bytes: &[u8]) -> Option<u64> {
-        let (layout, rest) = bytes.split_first()?;
-        (*layout == VERSION).then_some(u64::from_le_bytes(*rest.first_chunk::<8>()?))
+        server_record::version_of(VERSION, bytes)
     }
 
     /// The record as bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let servers = self.servers.get(..SERVERS_MAX).unwrap_or(&self.servers);
-        let mut out = vec![VERSION];
-        out.extend(self.version.to_le_bytes());
-        out.extend(u16::try_from(servers.len()).unwrap_or(0).to_le_bytes());
-        for server in servers {
-            let reason = server
-                .reason
-                .get(..REASON_BYTES_MAX)
-                .unwrap_or(&server.reason);
-            let reason = if reason.len() > REASON_BYTES_MAX {
-                ""
-            } else {
-                reason
-            };
-            out.extend(server.id_hash.to_le_bytes());
-            out.push(match server.health {
-                Health::Checking => 0,
-                Health::Up => 1,
-                Health::Down => 2,
-            });
-            out.extend(server.since_ms.to_le_bytes());
-            out.extend(server.transitions.to_le_bytes());
-            out.push(u8::try_from(reason.len()).unwrap_or(0));
-            out.extend(reason.bytes());
-        }
-        out
+        server_record::encode(VERSION, self.version, &self.servers, write)
     }
 
     /// Reads a record; `None` if it is none, to the last byte.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let version = Self::version_of(bytes)?;
-        let (count, mut rest) = bytes.get(9..)?.split_first_chunk::<2>()?;
-        let count = usize::from(u16::from_le_bytes(*count));
-        if count > SERVERS_MAX {
-            return None;
-        }
-        let mut servers = Vec::with_capacity(count);
-        for _ in 0..count {
-            servers.push(server(&mut rest)?);
-        }
-        rest.is_empty().then_some(Self { version, servers })
+        let (version, servers) = server_record::decode(VERSION, bytes, server)?;
+        Some(Self { version, servers })
     }
+}
+
+fn write(server: &ServerState, out: &mut Vec<u8>) {
+    let reason = server
+        .reason
+        .get(..REASON_BYTES_MAX)
+        .unwrap_or(&server.reason);
+    let reason = if reason.len() > REASON_BYTES_MAX {
+        ""
+    } else {
+        reason
+    };
+    out.extend(server.id_hash.to_le_bytes());
+    out.push(match server.health {
+        Health::Checking => 0,
+        Health::Up => 1,
+        Health::Down => 2,
+    });
+    out.extend(server.since_ms.to_le_bytes());
+    out.extend(server.transitions.to_le_bytes());
+    out.push(u8::try_from(reason.len()).unwrap_or(0));
+    out.extend(reason.bytes());
 }
 
 fn server(rest: &mut &[u8]) -> Option<ServerState> {
@@ -125,10 +112,6 @@ fn server(rest: &mut &[u8]) -> Option<ServerState> {
         transitions,
         reason,
     })
-}
-
-fn array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    rest.split_off(..N)?.try_into().ok()
 }
 
 impl ServerState {
@@ -178,6 +161,7 @@ mod tests {
 
     use super::super::tests::Map;
     use super::*;
+    use crate::config::SERVERS_MAX;
 
     #[test]
     fn records_are_read_as_written_and_junk_is_not() {
