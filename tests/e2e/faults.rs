@@ -3,7 +3,12 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_tests::cluster::Server;
-use evenkeel_tests::{Cluster, Host, Request, both_hosts, doubles, nginx, php};
+use evenkeel_tests::{
+    Cluster, Connection, Host, Request, both_hosts, doubles, eventually, nginx, php,
+};
+
+/// Longest wait for a proxy that was just started.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 both_hosts!(
     a_server_that_never_answers_is_given_up,
@@ -97,8 +102,11 @@ fn a_pool_whose_servers_are_all_down_gets_503(host: Host) {
     let proxy = Cluster::new()
         .server(&web)
         .pool("", &[("web", "down: true")])
-        .on(host);
-    let response = proxy.get("/");
+        // Not ready, and rightly so: it is asked until it answers.
+        .start(host);
+    let response = eventually("it answers", PATIENCE, || {
+        Connection::open(proxy.address).and_then(|mut client| client.get("/"))
+    });
     assert_eq!(response.status, 503);
     assert!(response.header("retry-after").is_some(), "{response:?}");
     assert_eq!(web.connections(), 0);

@@ -172,8 +172,6 @@ impl Cluster {
             }
             match Connection::open(admin).and_then(|mut admin| admin.get(ready)) {
                 Ok(response) if response.status == 200 => Ok(()),
-                // It serves, and says that a pool cannot: that is what some scenarios are about.
-                Ok(response) if response.text().contains("pool ") => Ok(()),
                 other => Err(format!("{other:?}")),
             }
         });
