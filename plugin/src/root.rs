@@ -54,7 +54,7 @@ impl Root {
             }
             Err(_) => false,
         };
-        if next && let Some(policy) = virtual_machine::with(|vm| policy(config, vm)) {
+        if next && let Some(policy) = virtual_machine::with(|vm| begin(&now, vm)) {
             self.policy = Rc::new(RefCell::new(Some(policy)));
             if let Some(checker) = &mut self.checker {
                 checker.begin_anew();
@@ -63,11 +63,10 @@ impl Root {
     }
 }
 
-/// A policy with the servers of now.
-fn policy(config: &Config, vm: &mut VirtualMachine) -> Policy {
-    let config = with_members(config, &mut HostShared);
+/// A policy that knows of its servers what is known now; their coming and going is in `config` already.
+fn begin(config: &Config, vm: &mut VirtualMachine) -> Policy {
     let start = vm.slots.index().unwrap_or(0);
-    let mut policy = Policy::new(&config, &mut vm.in_flight, start);
+    let mut policy = Policy::new(config, &mut vm.in_flight, start);
     let now_us = hostcalls::now_ns() / 1_000;
     for pool in policy.pools_mut() {
         pool.note_time(now_us);
@@ -135,7 +134,8 @@ impl RootContext for Root {
         let configured = virtual_machine::with(|vm| {
             vm.metrics.configured();
             vm.roots += 1;
-            (policy(&config.policy, vm), vm.roots)
+            let now = with_members(&config.policy, &mut HostShared);
+            (begin(&now, vm), vm.roots)
         });
         let Some((policy, number)) = configured else {
             return false;

@@ -9,12 +9,12 @@ mod in_proxy;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use evenkeel_host::embedder::{CallRefused, Environment, HttpCall, HttpStream, LogLevel};
-use evenkeel_host::http_filters::{Chain, HttpFilters, Verdict};
-use evenkeel_host::{Engine, Failure, Module, Process, Vm, VmOptions};
+use evenkeel_host::Process;
+use evenkeel_host::embedder::HttpStream;
+use evenkeel_host::http_filters::{HttpFilters, Verdict};
+use evenkeel_tests::filter_alone::FilterAlone;
 use evenkeel_tests::memory_stream::MemoryStream;
 use serde_json::{Value, json};
 
@@ -24,10 +24,6 @@ use crate::peers::{evenkeel_binary, generate_for_envoy};
 use crate::process::on_path;
 use crate::report::{Section, Target, figure};
 use crate::statistics::Samples;
-
-const MEMORY_MAX: usize = 256 * 1024 * 1024;
-/// Generous: under valgrind everything is fifty times slower.
-const DEADLINE: Duration = Duration::from_secs(600);
 
 const REQUEST: [(&str, &str); 11] = [
     (":authority", "www.example.com"),
@@ -186,36 +182,20 @@ fn policy() -> Value {
     })
 }
 
-/// A VM with the filter, and one stream's memory.
+/// The filter, and one stream's memory.
 struct Filter {
-    chain: Rc<Chain>,
+    alone: FilterAlone,
     stream: Rc<MemoryStream>,
-    _vm: Vm,
 }
 
 impl Filter {
     fn start(wasm: &[u8]) -> Result<Self> {
-        let engine = Engine::new()?;
-        let module = Module::compile(&engine, wasm)?;
-        let options = VmOptions {
-            vm_id: "evenkeel".to_owned(),
-            vm_configuration: Vec::new(),
-            environment_variables: Vec::new(),
-            memory_max: MEMORY_MAX,
-            callback_deadline: DEADLINE,
-            start_deadline: DEADLINE,
-            queue_waker: None,
-        };
-        let vm = Vm::new(&module, &Process::new(), options, Rc::new(Silent))?;
-        let listener = json!({"name": "web", "mode": "http", "pool": null});
-        let configuration =
-            json!({"schema": 1, "listener": listener, "secrets": [], "policy": policy()});
-        let plugin =
-            vm.start_plugin("evenkeel", "evenkeel", configuration.to_string().as_bytes())?;
+        let module = FilterAlone::compile(wasm)?;
+        let alone = FilterAlone::start(&module, &Process::new(), &policy())?;
+        alone.clock.is_real.set(true);
         let filter = Self {
-            chain: Chain::new(vec![plugin]),
+            alone,
             stream: Rc::new(MemoryStream::default()),
-            _vm: vm,
         };
         filter.check()?;
         Ok(filter)
@@ -255,7 +235,7 @@ impl Filter {
             return Ok(());
         }
         let stream: Rc<dyn HttpStream> = Rc::<MemoryStream>::clone(&self.stream);
-        let mut filters = HttpFilters::new(&self.chain, stream);
+        let mut filters = HttpFilters::new(self.alone.chain(), stream);
         continues(&filters.request_headers(true))?;
         self.stream.response(&RESPONSE);
         continues(&filters.response_headers(false))?;
@@ -325,38 +305,4 @@ fn own_words(text: &str) -> String {
         .lines()
         .filter(|line| !line.starts_with("==") || line.contains("terminating"));
     lines.take(3).collect::<Vec<_>>().join(" | ")
-}
-
-/// A world in which nothing happens.
-struct Silent;
-
-impl Environment for Silent {
-    fn log(&self, level: LogLevel, message: &[u8]) {
-        if level >= LogLevel::Warn {
-            eprintln!("the filter says: {}", String::from_utf8_lossy(message));
-        }
-    }
-
-    fn log_level(&self) -> LogLevel {
-        LogLevel::Warn
-    }
-
-    fn http_call(&self, _call: HttpCall) -> Result<(), CallRefused> {
-        Err(CallRefused::UnknownUpstream)
-    }
-
-    fn set_tick_period(&self, _root_context: u32, _period: Duration) {}
-
-    fn foreign_function(
-        &self,
-        _stream: Option<&dyn HttpStream>,
-        _name: &[u8],
-        _arguments: &[u8],
-    ) -> Option<Vec<u8>> {
-        None
-    }
-
-    fn failed(&self, failure: &Failure) {
-        eprintln!("{failure}");
-    }
 }
