@@ -396,21 +396,19 @@ impl Both {
         };
         let mut edits = Edits::default();
         let (slots, shared) = (&self.slots, &mut self.shared);
-        let decided = self
-            .policy
-            .decide(
-                &head,
-                &mut self.random,
-                &mut edits,
-                |pool, facts, random| {
-                    if pool.needs_load() {
-                        pool.read_others(now_us, slots, shared);
-                    } else if pool.needs_time() {
-                        pool.note_time(now_us);
-                    }
-                    pool.choose_within_limits(facts, random, slots, shared)
-                },
-            );
+        let decided = self.policy.decide(
+            &head,
+            &mut self.random,
+            &mut edits,
+            |pool, facts, random| {
+                if pool.needs_load() {
+                    pool.read_others(now_us, slots, shared);
+                } else if pool.needs_time() {
+                    pool.note_time(now_us);
+                }
+                pool.choose_within_limits(facts, random, slots, shared)
+            },
+        );
         let Decision::Steered {
             pool: found,
             choices,
