@@ -15,11 +15,13 @@ mod bad_config;
 mod bridge_checks;
 mod build_filter;
 mod control;
+mod haproxy_parity;
 mod harness;
 
 mod addresses;
 mod balance;
 mod bodies;
+mod campaign;
 mod demo;
 mod drain;
 mod envoy_files;

@@ -36,6 +36,8 @@ pub struct Report {
     pub reasons: Vec<String>,
     /// Answers by body: the names of the servers.
     pub by_server: BTreeMap<String, u64>,
+    /// The longest that a request took, answered or not.
+    pub slowest: Duration,
 }
 
 impl Load {
@@ -147,7 +149,10 @@ impl Shared {
             if !self.wait_for_turn(number) {
                 break;
             }
-            match self.one(&mut connection) {
+            let sent = Instant::now();
+            let answer = self.one(&mut connection);
+            local.slowest = local.slowest.max(sent.elapsed());
+            match answer {
                 Ok(response) if response.status == 200 => {
                     local.answered += 1;
                     self.answered.fetch_add(1, Ordering::Relaxed);
@@ -206,6 +211,7 @@ impl Report {
     fn add(&mut self, other: Report) {
         self.answered += other.answered;
         self.failed += other.failed;
+        self.slowest = self.slowest.max(other.slowest);
         for (server, count) in other.by_server {
             *self.by_server.entry(server).or_default() += count;
         }

@@ -158,6 +158,7 @@ fn site(name: &str, address: SocketAddr, path: &str) -> String {
          location = /500 {{ return 500 {name}; }}\n\
          location = /503 {{ return 503 {name}; }}\n\
          location = /health {{ if (-f {path}/sick) {{ return 503; }} return 200 'all is well with {name}'; }}\n\
+         location = /page {{ if (-f {path}/sick) {{ return 503; }} return 200 {name}; }}\n\
          location = /small {{ client_max_body_size 1k; try_files /page.html =404; }}\n\
          location = /moved {{ return 302 /elsewhere; }}\n\
          location = /headers {{ default_type application/json; return 200 '{{\"x-real-ip\":\"$http_x_real_ip\",\

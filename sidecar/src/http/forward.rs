@@ -9,7 +9,8 @@
 //! | the same, something had been sent | the next if the request is idempotent and none of its body was sent |
 //! | the same, on a connection from the pool | first once more to the same server, on a fresh connection, if safe as above: the server closed an idle connection just when it was used, which is no failure of its |
 //! | an answer with a status that the filter named | the next, if the request is idempotent and none of its body was sent; the last server's answer goes to the client as it is |
-//! | silent too long, not HTTP, closed in the middle of the response | no other |
+//! | silent too long before the response head | the next, if the request is idempotent and none of its body was sent, as Envoy does after its `per_try_idle_timeout` |
+//! | not HTTP, closed or silent in the middle of the response | no other |
 //!
 //! All but the fourth only as far as the filter's retry headers allow.
 //!
@@ -129,7 +130,9 @@ fn may_try_next(
     match why {
         Why::UpstreamConnectFailed | Why::UpstreamConnectTimeout => conditions.connect_failure,
         Why::UpstreamReset if !was_sent => conditions.reset || conditions.reset_before_request,
-        Why::UpstreamReset => conditions.reset && is_idempotent && is_body_repeatable(exchange),
+        Why::UpstreamReset | Why::ResponseTimeout => {
+            conditions.reset && is_idempotent && is_body_repeatable(exchange)
+        }
         _ => false,
     }
 }

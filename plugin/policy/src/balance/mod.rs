@@ -141,9 +141,7 @@ impl Question<'_> {
 
     /// Those that may still be chosen: eligible, and not in `choices`.
     pub(super) fn left<'q>(&'q self, choices: &'q Choices) -> impl Iterator<Item = usize> + 'q {
-        self.eligible
-            .iter()
-            .filter(|server| !choices.contains(*server))
+        self.eligible.iter_without(choices)
     }
 }
 

@@ -3,6 +3,8 @@
 //! It is as large as its group and lives as long: a pool keeps it up to date and lends it to its method, so that a request
 //! neither allocates nor copies one. Who was chosen already is asked of the choices, never taken out of a copy.
 
+use super::Choices;
+
 const BITS: usize = u64::BITS as usize;
 
 /// Indexes of servers below [`ServerMask::SERVERS_MAX`].
@@ -103,6 +105,18 @@ impl ServerMask {
         }
     }
 
+    /// The servers in it that were not chosen, in their order. Looks at the choices once for each word, not for each server.
+    pub fn iter_without<'a>(&'a self, chosen: &'a Choices) -> Left<'a> {
+        let mut words = self.words.iter();
+        let word = words.next().map_or(0, |word| *word & !bits_of(chosen, 0));
+        Left {
+            words,
+            word,
+            base: 0,
+            chosen,
+        }
+    }
+
     /// The servers in it, once round: from `first` on, then those before it.
     pub fn round_from(&self, first: usize) -> impl Iterator<Item = usize> + '_ {
         let before = self.iter().take_while(move |server| *server < first);
@@ -134,6 +148,39 @@ impl Iterator for Servers<'_> {
     }
 }
 
+/// The servers of a mask without those that were chosen, the lowest index first.
+#[derive(Debug, Clone)]
+pub struct Left<'a> {
+    words: std::slice::Iter<'a, u64>,
+    /// What is left of the word that is being read.
+    word: u64,
+    base: usize,
+    chosen: &'a Choices,
+}
+
+impl Iterator for Left<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        // Ends: each round takes a word.
+        while self.word == 0 {
+            let word = *self.words.next()?;
+            self.base += BITS;
+            self.word = word & !bits_of(self.chosen, self.base);
+        }
+        let server = self.base + self.word.trailing_zeros() as usize;
+        self.word &= self.word - 1;
+        Some(server)
+    }
+}
+
+/// Those that were chosen, as bits of the word that begins with the server `base`.
+fn bits_of(chosen: &Choices, base: usize) -> u64 {
+    let of_word = chosen.iter().filter(|server| server / BITS * BITS == base);
+    of_word.fold(0, |bits, server| bits | 1 << (server % BITS))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -160,6 +207,10 @@ mod tests {
                 let round: Vec<_> = set.range(first..).chain(set.range(..first)).copied().collect();
                 prop_assert_eq!(mask.round_from(first).collect::<Vec<_>>(), round, "from {}", first);
             }
+            let mut chosen = Choices::with_limit(8);
+            set.iter().step_by(7).for_each(|server| chosen.push(*server));
+            let left: Vec<_> = set.iter().copied().filter(|server| !chosen.contains(*server)).collect();
+            prop_assert_eq!(mask.iter_without(&chosen).collect::<Vec<_>>(), left);
             prop_assert_eq!((mask.count(), mask.is_empty()), (set.len(), set.is_empty()));
             let mut third = ServerMask::none(size);
             (0..size).filter(|server| server % 3 == 0).for_each(|server| third.insert(server));
