@@ -25,6 +25,7 @@ mod health;
 mod limits;
 mod names;
 mod pools;
+mod proxy_protocol;
 mod real_ip;
 mod request_headers;
 mod retry_on;
@@ -39,6 +40,8 @@ pub use filter::{FilterConfig, ListenerIdentity, Mode, filter_configuration};
 pub use health::{BridgeProbe, HealthConfig, HttpProbe, Probe};
 pub use limits::QueueConfig;
 pub use names::{check_name, nearest};
+pub use proxy_protocol::ProxyVersion;
+pub use real_ip::network_set;
 pub use retry_on::RetryOn;
 pub use server_life::{PassiveConfig, ServerLimits};
 pub use statuses::StatusSet;
@@ -154,6 +157,8 @@ pub struct PoolConfig {
     pub queue: Option<QueueConfig>,
     pub keepalive: Keepalive,
     pub timeouts: PoolTimeouts,
+    /// How its servers are told whose connection it is; `None`: they are not.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 /// One server of a pool.
