@@ -39,6 +39,7 @@ pub mod http1;
 pub mod http2;
 pub mod load;
 pub mod memory_stream;
+pub mod metric;
 pub mod nginx;
 pub mod peers;
 pub mod php;
