@@ -36,6 +36,7 @@ mod long_exchanges;
 mod malformed;
 mod messages;
 mod names;
+mod nginx_failures;
 mod nginx_parity;
 mod parity;
 mod poison;

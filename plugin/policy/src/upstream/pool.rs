@@ -312,7 +312,11 @@ impl Pool {
         self.watch.saw(used.max(failed + 1));
         let now_ms = self.load.now_us() / 1_000;
         for (place, server) in choices.iter().enumerate().take(used) {
-            let group = self.group_of(server);
+            let group = if server < self.backup.first {
+                &mut self.primary
+            } else {
+                &mut self.backup
+            };
             let local = server.saturating_sub(group.first);
             if place > 0 {
                 let mut tried = Choices::with_limit(ENDPOINTS_MAX);
@@ -325,6 +329,7 @@ impl Pool {
                     server: local,
                     tried: &tried,
                     eligible: &group.eligible,
+                    in_flight: self.load.in_flight_from(group.first),
                 });
             }
             if place < failed {
@@ -508,14 +513,6 @@ impl Pool {
             }
         }
         std::mem::take(&mut self.no_server)
-    }
-
-    fn group_of(&mut self, server: usize) -> &mut Group {
-        if server < self.backup.first {
-            &mut self.primary
-        } else {
-            &mut self.backup
-        }
     }
 
     fn rebuild_at_next_pick(&mut self) {
