@@ -47,4 +47,5 @@ mod routes;
 mod shared_state;
 mod single_file;
 mod tls;
+mod traps;
 mod upgrade;

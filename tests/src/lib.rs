@@ -45,6 +45,7 @@ pub mod peers;
 pub mod php;
 pub mod ports;
 pub mod tls;
+pub mod trapping;
 
 pub use busy::{Busy, busy};
 pub use cluster::{Cluster, Proxy, Server};
