@@ -15,7 +15,7 @@ pub use within_limits::Chosen;
 use group::{Group, Tables};
 
 use super::attempts_watch::AttemptsWatch;
-use super::availability::{Admin, Availability};
+use super::availability::{Admin, Availability, Freshness};
 use super::conn_limits::{ConnLimits, Freed};
 use super::pool_load::PoolLoad;
 use super::state_record::StateRecord;
@@ -420,7 +420,6 @@ impl Pool {
         self.watch.tick();
         self.availability.look_again();
         self.refresh();
-        self.let_weights_grow();
         if data.get(&self.members_key, &mut self.value).is_none() {
             return;
         }
@@ -521,11 +520,14 @@ impl Pool {
         }
     }
 
-    /// Sets the masks anew if anybody's standing has changed.
+    /// Sets the masks anew if anybody's standing has changed. Whoever is back has the first percent of its weight from the next pick on,
+    /// not from the next tick.
     fn refresh(&mut self) {
         let masks = (&mut self.primary.eligible, &mut self.backup.eligible);
         let now_ms = self.load.now_us() / 1_000;
-        self.availability.refresh(now_ms, self.backup.first, masks);
+        if self.availability.refresh(now_ms, self.backup.first, masks) == Freshness::Stale {
+            self.let_weights_grow();
+        }
     }
 
     /// Makes the tables of a group anew if a server of it has another percentage of its weight by now.
