@@ -35,6 +35,7 @@ mod limits;
 mod long_exchanges;
 mod malformed;
 mod messages;
+mod moved_keys;
 mod names;
 mod nginx_failures;
 mod nginx_parity;
