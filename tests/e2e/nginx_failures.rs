@@ -14,14 +14,22 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use evenkeel_policy::random::Sequence;
-use evenkeel_tests::{Cluster, Connection, Host, Nginx, Proxy, Server, both_hosts, ports};
+use evenkeel_tests::{Cluster, Connection, Host, Nginx, Proxy, Request, Server, both_hosts, ports};
 
 both_hosts!(servers_that_die_and_come_back_are_left_out_and_asked_as_in_nginx);
 
 const NODES: usize = 4;
 /// Who never fails.
 const STEADY: usize = NODES - 1;
-const POOLS: usize = 12;
+const POOLS: usize = 20;
+/// nginx's line, and ours; the first two may have backups.
+const METHODS: [(&str, &str); 5] = [
+    ("", "round_robin"),
+    ("least_conn;", "least_conn"),
+    ("hash $request_uri;", "hash"),
+    ("hash $request_uri consistent;", "hash_consistent"),
+    ("ip_hash;", "ip_hash"),
+];
 const GROUPS: usize = 5;
 const ROUNDS: usize = 3;
 /// Requests to a pool in a round: few enough that our filter asks about every one, whatever the tick ([`AttemptsWatch`] asks about 16).
@@ -111,16 +119,15 @@ impl Pools {
         all
     }
 
-    /// Every third pool has its steady server as a backup.
+    /// Every third pool that may has its steady server as a backup.
     fn push(&mut self, pool: usize, nodes: &[Node], random: &mut Sequence) {
-        let (method, balance) = match pool % 2 {
-            0 => ("", "round_robin"),
-            _ => ("least_conn;", "least_conn"),
-        };
+        let method = pool % METHODS.len();
+        let has_backup = method < 2 && pool % 3 == 2;
+        let (method, balance) = METHODS[method];
         let (mut theirs, mut ours) = (String::new(), String::new());
         for node in nodes {
             let (weight, max_fails) = (1 + random.below(5), 1 + random.below(3));
-            let (word, key) = match pool % 3 == 2 && node.place == STEADY {
+            let (word, key) = match has_backup && node.place == STEADY {
                 true => ("backup", ", backup: true"),
                 false => ("", ""),
             };
@@ -162,11 +169,14 @@ impl Stage {
         let address = ports::free();
         let blocks = format!(
             "{}server {{ listen {address}; access_log off; proxy_buffering off; proxy_next_upstream error timeout http_503;\n\
-             {} }}\n",
+             set_real_ip_from 127.0.0.1; real_ip_header X-Forwarded-For; {} }}\n",
             pools.upstreams, pools.locations
         );
         let nginx = Nginx::with("nginx-balancer", address, &blocks);
-        let policy = format!("routes:\n{}pools:\n{}", pools.routes, pools.pools);
+        let policy = format!(
+            "real_ip: {{trusted: [127.0.0.1]}}\nroutes:\n{}pools:\n{}",
+            pools.routes, pools.pools
+        );
         Self {
             nodes,
             nginx,
@@ -190,12 +200,14 @@ impl Stage {
     /// Who answered each request of a round, over all pools.
     fn ask(address: SocketAddr) -> Vec<String> {
         let mut connection = Connection::open(address).unwrap();
-        let targets = (0..POOLS).flat_map(|pool| [pool; REQUESTS]);
-        let name = |pool: usize| {
-            let response = connection.get(&format!("/p{pool}/")).unwrap();
+        let name = |number: usize| {
+            let (pool, client) = (number / REQUESTS, number % REQUESTS);
+            let request = Request::get(&format!("/p{pool}/{client}"))
+                .header("X-Forwarded-For", format!("192.0.{client}.1"));
+            let response = connection.exchange(&request).unwrap();
             format!("p{pool} {} {}", response.status, response.text())
         };
-        targets.map(name).collect()
+        (0..POOLS * REQUESTS).map(name).collect()
     }
 }
 
@@ -214,9 +226,13 @@ fn play(host: Host, seed: u64) -> Option<usize> {
                 return None;
             }
             let conditions: Vec<_> = stage.nodes.iter().map(|node| node.condition).collect();
-            assert_eq!(
-                found, expected,
-                "group {group}, round {round}, {conditions:?}, seed {seed}"
+            let differences: Vec<String> = (expected.iter().zip(&found))
+                .filter(|(expected, found)| expected != found)
+                .map(|(expected, found)| format!("nginx {expected}, here {found}"))
+                .collect();
+            assert!(
+                differences.is_empty(),
+                "group {group}, round {round}, {conditions:?}, seed {seed}: {differences:#?}"
             );
             assert!(expected.iter().all(|answer| answer.contains(" 200 n")));
             compared += found.len();
