@@ -1,9 +1,9 @@
 //! One server at a time killed, hung, slow or answering 503, under load: nobody's GET fails, none takes longer than it may, and
 //! checks take the server out and back in time.
 //!
-//! The long form (`EVENKEEL_SOAK`) does each 20 times, and prints the median, the maximum, and how many took longer than the bound
-//! that is stated. What fails a test is that bound and [`SLACK`] on top, because not all that is measured here is the proxy's: one
-//! machine runs the load, the servers and whoever else, and asks the admin port every 20 ms.
+//! The long form (`EVENKEEL_SOAK`) does each 20 times, and holds every one to the bounds that are stated. The short one does each once,
+//! beside all other tests: not all that is measured then is the proxy's, so that it has [`SLACK`] on top. Both print the median, the
+//! maximum, and how many took longer than the bound without it.
 
 use std::time::Duration;
 
@@ -27,17 +27,18 @@ const RISE: u32 = 2;
 /// Longest silence of a server before the next is tried.
 const FIRST_BYTE: Duration = Duration::from_secs(2);
 const ATTEMPTS: u32 = 3;
-/// What a machine that does other things as well may add to what checks may take.
+/// What a machine that does other things as well may add to what checks may take, in the short form.
 const SLACK: Duration = Duration::from_millis(800);
 const SLOW: Duration = Duration::from_secs(1);
 /// How long a broken server stays so once it is out: whoever was sent to it before must have gone elsewhere by then.
 const BROKEN: Duration = FIRST_BYTE;
 
-fn runs() -> usize {
+/// How often, and with what on top of the bounds of checks.
+fn form() -> (usize, Duration) {
     if std::env::var_os("EVENKEEL_SOAK").is_some() {
-        20
+        (20, Duration::ZERO)
     } else {
-        1
+        (1, SLACK)
     }
 }
 
@@ -60,7 +61,8 @@ struct Fault<V> {
     slowest: (Duration, Duration),
 }
 
-/// Three servers that are checked, two workers, and a load of GETs.
+/// Three servers that are checked, two workers, and a load of GETs. Without `max_fails`: nothing but checks takes a server out, and the
+/// next run finds nobody banned for what the last one did.
 struct Scene<V> {
     victim: V,
     proxy: Proxy,
@@ -86,7 +88,7 @@ impl<V: Server> Scene<V> {
         }
         let proxy = cluster
             .top("timeouts: {connect: 1s, response: 2s}")
-            .pool(keys, &["a", "b", "c"].map(|name| (name, "")))
+            .pool(keys, &["a", "b", "c"].map(|name| (name, "max_fails: 0")))
             .on(host);
         proxy.until_up_is("a", 1);
         Self {
@@ -107,7 +109,7 @@ impl<V: Server> Scene<V> {
     }
 
     #[track_caller]
-    fn run(&mut self, fault: &Fault<V>) -> Run {
+    fn run(&mut self, fault: &Fault<V>, slack: Duration) -> Run {
         let load = self.load();
         (fault.break_it)(&mut self.victim);
         let out = self.proxy.until_up_is("a", 0);
@@ -116,8 +118,8 @@ impl<V: Server> Scene<V> {
         let back = self.proxy.until_up_is("a", 1);
         let report = load.stop();
         self.hold_to(&report, fault);
-        assert!(out <= checks_max(FALL) + SLACK, "out after {out:?}");
-        assert!(back <= checks_max(RISE) + SLACK, "back after {back:?}");
+        assert!(out <= checks_max(FALL) + slack, "out after {out:?}");
+        assert!(back <= checks_max(RISE) + slack, "back after {back:?}");
         Run {
             out,
             back,
@@ -139,7 +141,8 @@ impl<V: Server> Scene<V> {
 #[track_caller]
 fn check<V: Server>(host: Host, victim: V, fault: &Fault<V>) {
     let mut scene = Scene::new(host, victim);
-    let done: Vec<Run> = (0..runs()).map(|_| scene.run(fault)).collect();
+    let (runs, slack) = form();
+    let done: Vec<Run> = (0..runs).map(|_| scene.run(fault, slack)).collect();
     let told = |what: &str, bound: Duration, of: fn(&Run) -> Duration| {
         let mut all: Vec<Duration> = done.iter().map(of).collect();
         all.sort_unstable();
