@@ -1,9 +1,9 @@
 //! One server at a time killed, hung, slow or answering 503, under load: nobody's GET fails, none takes longer than it may, and
 //! checks take the server out and back in time.
 //!
-//! The long form (`EVENKEEL_SOAK`) does each 20 times, and holds every one to the bounds that are stated. The short one does each once,
-//! beside all other tests: not all that is measured then is the proxy's, so that it has [`SLACK`] on top. Both print the median, the
-//! maximum, and how many took longer than the bound without it.
+//! The long form (`EVENKEEL_SOAK`) does each 20 times, the short one once. Both print the median, the maximum, and how many took longer than
+//! the bound that is stated. What the proxy needs is the median: that has to be within the bound. Not all of a single run is the
+//! proxy's (a server that gets no CPU for [`TIMEOUT`] has failed a check), so that a maximum has [`SLACK`] on top.
 
 use std::time::Duration;
 
@@ -27,18 +27,17 @@ const RISE: u32 = 2;
 /// Longest silence of a server before the next is tried.
 const FIRST_BYTE: Duration = Duration::from_secs(2);
 const ATTEMPTS: u32 = 3;
-/// What a machine that does other things as well may add to what checks may take, in the short form.
+/// What a machine that does other things as well may add to what checks may take: no bound that is stated has it.
 const SLACK: Duration = Duration::from_millis(800);
 const SLOW: Duration = Duration::from_secs(1);
 /// How long a broken server stays so once it is out: whoever was sent to it before must have gone elsewhere by then.
 const BROKEN: Duration = FIRST_BYTE;
 
-/// How often, and with what on top of the bounds of checks.
-fn form() -> (usize, Duration) {
+fn runs() -> usize {
     if std::env::var_os("EVENKEEL_SOAK").is_some() {
-        (20, Duration::ZERO)
+        20
     } else {
-        (1, SLACK)
+        1
     }
 }
 
@@ -109,7 +108,7 @@ impl<V: Server> Scene<V> {
     }
 
     #[track_caller]
-    fn run(&mut self, fault: &Fault<V>, slack: Duration) -> Run {
+    fn run(&mut self, fault: &Fault<V>) -> Run {
         let load = self.load();
         (fault.break_it)(&mut self.victim);
         let out = self.proxy.until_up_is("a", 0);
@@ -118,8 +117,6 @@ impl<V: Server> Scene<V> {
         let back = self.proxy.until_up_is("a", 1);
         let report = load.stop();
         self.hold_to(&report, fault);
-        assert!(out <= checks_max(FALL) + slack, "out after {out:?}");
-        assert!(back <= checks_max(RISE) + slack, "back after {back:?}");
         Run {
             out,
             back,
@@ -141,8 +138,7 @@ impl<V: Server> Scene<V> {
 #[track_caller]
 fn check<V: Server>(host: Host, victim: V, fault: &Fault<V>) {
     let mut scene = Scene::new(host, victim);
-    let (runs, slack) = form();
-    let done: Vec<Run> = (0..runs).map(|_| scene.run(fault, slack)).collect();
+    let done: Vec<Run> = (0..runs()).map(|_| scene.run(fault)).collect();
     let told = |what: &str, bound: Duration, of: fn(&Run) -> Duration| {
         let mut all: Vec<Duration> = done.iter().map(of).collect();
         all.sort_unstable();
@@ -153,10 +149,19 @@ fn check<V: Server>(host: Host, victim: V, fault: &Fault<V>) {
             fault.name,
             all.len()
         );
+        (median, most)
     };
-    told("out", checks_max(FALL), |run| run.out);
-    told("back", checks_max(RISE), |run| run.back);
+    let out = told("out", checks_max(FALL), |run| run.out);
+    let back = told("back", checks_max(RISE), |run| run.back);
     told("slowest GET", fault.slowest.1, |run| run.slowest);
+    for ((median, most), checks) in [(out, FALL), (back, RISE)] {
+        assert!(most <= checks_max(checks) + SLACK, "{most:?}: {done:#?}");
+        let is_median = done.len() > 1;
+        assert!(
+            !is_median || median <= checks_max(checks),
+            "{median:?}: {done:#?}"
+        );
+    }
 }
 
 fn a_killed_server_fails_no_get(host: Host) {
