@@ -31,7 +31,19 @@ impl Balancer for LeastConn {
     }
 
     fn charge(&mut self, charge: &Charge<'_>) {
-        self.least.charge(charge);
+        match charge {
+            Charge::Failed { .. } => self.least.failed(charge),
+            Charge::Used {
+                server,
+                tried,
+                eligible,
+                in_flight,
+            } => self
+                .least
+                .used(*server, eligible.iter_without(tried), |server| {
+                    u64::from(in_flight.get(server).copied().unwrap_or(0))
+                }),
+        }
     }
 }
 
@@ -62,25 +74,7 @@ impl LeastLoad {
     ) {
         // Ends: each round appends at least one server.
         while !choices.is_full() {
-            let mut least: Option<LoadPerWeight> = None;
-            self.equals.clear();
-            for server in question.left(choices) {
-                let weight = self.turns.weight(server);
-                if weight == 0 {
-                    break;
-                }
-                let load = load(server);
-                let rank = LoadPerWeight { load, weight };
-                match least.map_or(Ordering::Less, |least| rank.cmp(&least)) {
-                    Ordering::Less => {
-                        least = Some(rank);
-                        self.equals.clear();
-                        self.equals.push(server);
-                    }
-                    Ordering::Equal => self.equals.push(server),
-                    Ordering::Greater => {}
-                }
-            }
+            self.find_equals(question.left(choices), &load);
             let advance = match self.equals.as_slice() {
                 [] => return,
                 [_] => Advance::Nothing,
@@ -91,11 +85,45 @@ impl LeastLoad {
         }
     }
 
-    pub(super) fn charge(&mut self, charge: &Charge<'_>) {
-        // nginx moves positions only among equals, and who was equal then is not known any more: only failures count.
-        if let Charge::Failed { .. } = charge {
-            self.turns.charge(charge);
+    /// Finds those of the least load for their weight.
+    fn find_equals(&mut self, left: impl Iterator<Item = usize>, load: impl Fn(usize) -> u64) {
+        let mut least: Option<LoadPerWeight> = None;
+        self.equals.clear();
+        for server in left {
+            let weight = self.turns.weight(server);
+            if weight == 0 {
+                break;
+            }
+            let load = load(server);
+            let rank = LoadPerWeight { load, weight };
+            match least.map_or(Ordering::Less, |least| rank.cmp(&least)) {
+                Ordering::Less => {
+                    least = Some(rank);
+                    self.equals.clear();
+                    self.equals.push(server);
+                }
+                Ordering::Equal => self.equals.push(server),
+                Ordering::Greater => {}
+            }
         }
+    }
+
+    /// One of `left` was used after others had failed: nginx would have picked it then, and moved the positions of those that were
+    /// equal. Who was is not known any more, but who is now.
+    fn used(
+        &mut self,
+        server: usize,
+        left: impl Iterator<Item = usize>,
+        load: impl Fn(usize) -> u64,
+    ) {
+        self.find_equals(left, load);
+        if self.equals.len() > 1 && self.equals.contains(&server) {
+            self.turns.used_among(server, self.equals.iter().copied());
+        }
+    }
+
+    pub(super) fn failed(&mut self, charge: &Charge<'_>) {
+        self.turns.charge(charge);
     }
 }
 
@@ -128,6 +156,21 @@ mod tests {
     fn idle_servers_go_round_by_weight() {
         let mut group = Group::new(Algorithm::LeastConn, &[5, 1, 1]);
         assert_eq!(letters(&group.picks(7)), "AABACAA");
+    }
+
+    /// nginx after A failed: B and C are equal still, so that both move; and neither does where one is less busy.
+    #[test]
+    fn a_stand_by_that_was_used_moves_those_who_were_equal() {
+        let mut group = Group::new(Algorithm::LeastConn, &[1, 1, 1]);
+        let choices = group.choose(3);
+        assert_eq!(letters(&choices), "ABC");
+        group.charge_used(&choices, 1);
+        // After A: -2 1 1. B with A left out: -2 0 2. Then as in turns.
+        assert_eq!(letters(&group.picks(4)), "CBCA");
+        group.in_flight = vec![1, 0, 1];
+        group.charge_used(&[0, 1], 1);
+        group.in_flight = vec![0; 3];
+        assert_eq!(letters(&group.picks(3)), "BCA");
     }
 
     #[test]

@@ -60,7 +60,10 @@ impl Balancer for LeastTime {
     }
 
     fn charge(&mut self, charge: &Charge<'_>) {
-        self.least.charge(charge);
+        // Who was as fast then is not known any more: only failures count.
+        if let Charge::Failed { .. } = charge {
+            self.least.failed(charge);
+        }
     }
 }
 

@@ -234,22 +234,28 @@ impl Turns {
                     turn.effective = (turn.effective - i32::from(turn.failure_costs)).max(0);
                 }
             }
-            // As a pick would, had it been asked for then: everybody who could have been picked gains, `server` pays.
             Charge::Used {
                 server,
                 tried,
                 eligible,
+                ..
             } => {
-                let mut total = 0;
-                for index in eligible.iter().filter(|index| !tried.contains(*index)) {
-                    if let Some(turn) = self.servers.get_mut(index) {
-                        total += turn.gain();
-                    }
-                }
-                if let Some(turn) = self.servers.get_mut(*server) {
-                    turn.current -= total;
-                }
+                let others = eligible.iter().filter(|index| !tried.contains(*index));
+                self.used_among(*server, others);
             }
+        }
+    }
+
+    /// Moves as a pick would that was made among these and came to `server`: everybody who could have been picked gains, `server` pays.
+    pub(super) fn used_among(&mut self, server: usize, servers: impl Iterator<Item = usize>) {
+        let mut total = 0;
+        for index in servers {
+            if let Some(turn) = self.servers.get_mut(index) {
+                total += turn.gain();
+            }
+        }
+        if let Some(turn) = self.servers.get_mut(server) {
+            turn.current -= total;
         }
     }
 }

@@ -89,7 +89,7 @@ enum Checked {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Freshness {
+pub(super) enum Freshness {
     Fresh,
     Stale,
 }
@@ -293,16 +293,17 @@ impl Availability {
         }
     }
 
-    /// Sets the masks of both tiers anew if anybody's standing has changed; `first_backup` is the index of the first backup.
+    /// Sets the masks of both tiers anew if anybody's standing may have changed; `first_backup` is the index of the first backup. Returns what
+    /// they were.
     pub(super) fn refresh(
         &mut self,
         now_ms: u64,
         first_backup: usize,
         (primary, backup): (&mut ServerMask, &mut ServerMask),
-    ) {
+    ) -> Freshness {
         // A clock that went back is looked at once a tick.
         if self.freshness == Freshness::Fresh && now_ms < self.next_change_ms {
-            return;
+            return Freshness::Fresh;
         }
         self.end_ejections(now_ms);
         self.freshness = Freshness::Fresh;
@@ -330,6 +331,7 @@ impl Availability {
                 mask.remove(place);
             }
         }
+        Freshness::Stale
     }
 
     /// Looks at everybody at the next refresh, as once a tick: others may have changed what belongs to the VM.

@@ -332,6 +332,10 @@ fn a_server_that_was_down_gets_its_weight_little_by_little() {
         assert_eq!(shop.shares(100), [0, 100], "{balance}");
         shop.after(1)
             .checked(&[("a", Health::Up), ("b", Health::Up)]);
+        assert!(
+            shop.shares(100)[0] <= 1,
+            "{balance}: not a whole weight until the next tick"
+        );
         let mut shares = Vec::new();
         for _ in 0..10 {
             shop.tick();

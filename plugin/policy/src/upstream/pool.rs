@@ -15,7 +15,7 @@ pub use within_limits::Chosen;
 use group::{Group, Tables};
 
 use super::attempts_watch::AttemptsWatch;
-use super::availability::{Admin, Availability};
+use super::availability::{Admin, Availability, Freshness};
 use super::conn_limits::{ConnLimits, Freed};
 use super::pool_load::PoolLoad;
 use super::state_record::StateRecord;
@@ -312,7 +312,11 @@ impl Pool {
         self.watch.saw(used.max(failed + 1));
         let now_ms = self.load.now_us() / 1_000;
         for (place, server) in choices.iter().enumerate().take(used) {
-            let group = self.group_of(server);
+            let group = if server < self.backup.first {
+                &mut self.primary
+            } else {
+                &mut self.backup
+            };
             let local = server.saturating_sub(group.first);
             if place > 0 {
                 let mut tried = Choices::with_limit(ENDPOINTS_MAX);
@@ -325,6 +329,7 @@ impl Pool {
                     server: local,
                     tried: &tried,
                     eligible: &group.eligible,
+                    in_flight: self.load.in_flight_from(group.first),
                 });
             }
             if place < failed {
@@ -415,7 +420,6 @@ impl Pool {
         self.watch.tick();
         self.availability.look_again();
         self.refresh();
-        self.let_weights_grow();
         if data.get(&self.members_key, &mut self.value).is_none() {
             return;
         }
@@ -510,25 +514,20 @@ impl Pool {
         std::mem::take(&mut self.no_server)
     }
 
-    fn group_of(&mut self, server: usize) -> &mut Group {
-        if server < self.backup.first {
-            &mut self.primary
-        } else {
-            &mut self.backup
-        }
-    }
-
     fn rebuild_at_next_pick(&mut self) {
         for group in [&mut self.primary, &mut self.backup] {
             group.tables = Tables::ToBuild;
         }
     }
 
-    /// Sets the masks anew if anybody's standing has changed.
+    /// Sets the masks anew if anybody's standing has changed. Whoever is back has the first percent of its weight from the next pick on,
+    /// not from the next tick.
     fn refresh(&mut self) {
         let masks = (&mut self.primary.eligible, &mut self.backup.eligible);
         let now_ms = self.load.now_us() / 1_000;
-        self.availability.refresh(now_ms, self.backup.first, masks);
+        if self.availability.refresh(now_ms, self.backup.first, masks) == Freshness::Stale {
+            self.let_weights_grow();
+        }
     }
 
     /// Makes the tables of a group anew if a server of it has another percentage of its weight by now.
