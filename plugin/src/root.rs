@@ -253,12 +253,7 @@ fn beat(vm: &mut VirtualMachine) -> Option<u32> {
 }
 
 /// A whole tick of one configuration: what operators changed, and what is to be told. Returns whether operators changed anything.
-fn tick(
-    vm: &mut VirtualMachine,
-    policy: &mut Policy,
-    regained: Option<u32>,
-    now_us: u64,
-) -> bool {
+fn tick(vm: &mut VirtualMachine, policy: &mut Policy, regained: Option<u32>, now_us: u64) -> bool {
     let mut is_changed = false;
     for pool in policy.pools_mut() {
         let version = pool.members_version();

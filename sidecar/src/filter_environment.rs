@@ -84,7 +84,8 @@ impl VmEnvironment {
         self.active.replace(Rc::downgrade(active));
         let queue = active.generation.config.longest_queue();
         if !queue.is_zero() {
-            self.lingers.set(self.lingers.get().max(queue + QUEUE_GRACE));
+            self.lingers
+                .set(self.lingers.get().max(queue + QUEUE_GRACE));
         }
         let mut known = self.plugins.borrow_mut();
         for plugin in plugins {

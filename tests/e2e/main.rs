@@ -41,6 +41,7 @@ mod parity;
 mod poison;
 mod refused;
 mod reload;
+mod reload_keeps;
 mod resources;
 mod routes;
 mod shared_state;
