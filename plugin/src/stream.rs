@@ -141,10 +141,14 @@ impl HttpContext for Stream {
         } else {
             0
         };
-        if let Some((pool, moved)) = self.exchange.answered(policy, answer, now_us) {
+        let has_bounds = pool.has_bounds();
+        let moved = self.exchange.answered(policy, answer, now_us);
+        if moved.is_some() || has_bounds {
             virtual_machine::with(|vm| {
-                publish(vm, policy, pool, &moved);
-                settle(vm, policy, pool);
+                if let Some((pool, moved)) = moved {
+                    publish(vm, policy, pool, &moved);
+                }
+                settle(vm, policy, pool_index);
             });
         }
         Action::Continue

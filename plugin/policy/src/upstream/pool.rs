@@ -297,7 +297,8 @@ impl Pool {
         // Whose answer was fast is asked of every answer: one of the host's own is none of the server's.
         self.needs_latency()
             || self.availability.counts_every_answer()
-            || (choices.len() > 1 && self.needs_load())
+            // Who answered is who is at work for this request: neither load nor bounds may be mistaken in that.
+            || (choices.len() > 1 && (self.needs_load() || self.has_bounds()))
             || (self.len() > 1 && self.watch.wants(began))
     }
 
