@@ -209,9 +209,10 @@ fn decide(
     let outcome = carry_out(policy, &decided, edits, text);
     let exchange = match decided.decision {
         Decision::Steered { pool, choices } => Exchange::begun(policy, pool, choices),
-        Decision::NoRoute | Decision::NoServer { .. } | Decision::AllFull { .. } => {
-            Exchange::Unsteered
-        }
+        Decision::NoRoute
+        | Decision::NoServer { .. }
+        | Decision::AllFull { .. }
+        | Decision::Routed { .. } => Exchange::Unsteered,
     };
     if let Some((pool, server)) = exchange.in_flight_on() {
         publish(vm, policy, pool, &[server]);

@@ -51,6 +51,7 @@ impl Vm {
             }
             Chosen::Nobody => "nobody".to_owned(),
             Chosen::AllFull => "full".to_owned(),
+            Chosen::ByHost => "by the host".to_owned(),
         }
     }
 

@@ -22,7 +22,7 @@ use super::state_record::StateRecord;
 use super::transition::Transition;
 use super::{AdminChange, InFlight, Member, Members, Quality, SharedData, Slots, id_hash};
 use crate::balance::{Algorithm, Charge, Choices, Facts, LoadNeed, Parameters};
-use crate::config::{PoolConfig, QueueConfig, RetryOn, ServerConfig, StatusSet, Tier};
+use crate::config::{Chooser, PoolConfig, QueueConfig, RetryOn, ServerConfig, StatusSet, Tier};
 use crate::contract::ENDPOINTS_MAX;
 use crate::exchange::HashKey;
 use crate::random::Sequence;
@@ -34,6 +34,7 @@ const TABLES_AT_ONCE: usize = 2_000;
 /// Servers, and how one of them is chosen.
 pub struct Pool {
     name: Rc<str>,
+    chooser: Chooser,
     algorithm: Algorithm,
     retries: u8,
     retry_on: RetryOn,
@@ -134,6 +135,7 @@ impl Pool {
         };
         let mut pool = Self {
             name,
+            chooser: config.chooser,
             algorithm: config.algorithm,
             // Where nothing is ever tried again, a second server is of no use.
             retries: if config.retry_on.is_never() {
@@ -226,6 +228,11 @@ impl Pool {
     /// The time that was told with [`Pool::read_others`] last.
     pub fn now_us(&self) -> u64 {
         self.load.now_us()
+    }
+
+    /// Further servers for a request, at most.
+    pub fn retries(&self) -> u8 {
+        self.retries
     }
 
     /// What must have happened for the next server to be tried.

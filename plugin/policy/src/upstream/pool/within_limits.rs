@@ -6,7 +6,7 @@
 
 use super::{ConnLimits, Freed, Pool};
 use crate::balance::{Choices, Facts};
-use crate::config::QueueConfig;
+use crate::config::{Chooser, QueueConfig};
 use crate::random::Sequence;
 use crate::upstream::conn_limits::Place;
 use crate::upstream::{SharedData, Slots};
@@ -26,6 +26,8 @@ pub enum Chosen {
     Nobody,
     /// All that are eligible have as many requests as they take.
     AllFull,
+    /// Nobody here chooses: the host does.
+    ByHost,
 }
 
 impl Pool {
@@ -38,6 +40,9 @@ impl Pool {
         slots: &Slots,
         data: &mut impl SharedData,
     ) -> Chosen {
+        if self.chooser == Chooser::Envoy {
+            return Chosen::ByHost;
+        }
         let Some(mut limits) = self.limits.take() else {
             let choices = self.choose(facts, random);
             return if choices.is_empty() {
