@@ -5,8 +5,10 @@
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use evenkeel_tests::guests::Guest;
 use evenkeel_tests::{
-    Cluster, Connection, Host, Load, Proxy, Request, busy, doubles, eventually, nginx,
+    Cluster, Connection, Host, Load, Nginx, Proxy, Request, Server, busy, doubles, eventually,
+    nginx,
 };
 use rustix::process::Signal;
 
@@ -206,7 +208,7 @@ fn who_is_down_stays_down_without_a_request_lost() {
     let lines = proxy.child.output();
     let told = lines.matches("pool web: server a is down: ").count();
     assert_eq!(told, 1, "{lines}");
-    let _a = evenkeel_tests::Nginx::start_at("a", evenkeel_tests::Server::address(&a));
+    let _a = Nginx::start_at("a", a.address());
     until_up_is(&proxy, "a", 1);
 }
 
@@ -229,7 +231,7 @@ fn a_slow_start_is_neither_begun_anew_nor_cut_short() {
     assert_eq!(share(&proxy), 100);
     a.kill();
     until_up_is(&proxy, "a", 0);
-    let a = evenkeel_tests::Nginx::start_at("a", evenkeel_tests::Server::address(&a));
+    let a = Nginx::start_at("a", a.address());
     until_up_is(&proxy, "a", 1);
     let risen = Instant::now();
     eventually("it has a small share", PATIENCE, || {
@@ -252,4 +254,45 @@ fn a_slow_start_is_neither_begun_anew_nor_cut_short() {
         "{before} of 200 became {after}"
     );
     drop(a);
+}
+
+#[test]
+fn a_filter_that_dies_of_its_new_configuration_does_so_where_nobody_is_served() {
+    let web = busy("web");
+    let guest = Guest::from_text(
+        r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_context_create") (param i32 i32))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 0))
+        (func (export "proxy_on_configure") (param i32) (param $size i32) (result i32)
+          (if (local.get $size) (then unreachable)) (i32.const 1)))"#,
+    );
+    let path = guest.path();
+    let filters = format!(
+        "filters: [{{path: '{}', configuration: ''}}]",
+        path.display()
+    );
+    let cluster = Cluster::new().workers(2).server(&web).top(&filters);
+    let proxy = cluster.pool("", &[("web", "")]).on(Host::Sidecar);
+    let held = [(); 4].map(|()| ask(&proxy, "/?ms=2500"));
+    eventually("four at once", PATIENCE, || {
+        (web.now() == 4).then_some(()).ok_or(web.now())
+    });
+    let file = proxy.directory.path().join("evenkeel.yaml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    let bad = good.replace("configuration: ''", "configuration: 'die'");
+    assert_ne!(good, bad);
+    std::fs::write(&file, bad).unwrap();
+    proxy.signal(Signal::HUP);
+    eventually("the reload is refused", PATIENCE, || {
+        let failed = metric(&proxy, "evenkeel_reloads_failed_total");
+        (failed == Some(1)).then_some(()).ok_or(failed)
+    });
+    assert_eq!(metric(&proxy, "evenkeel_filter_failures_total"), Some(0));
+    for held in held {
+        assert_eq!(held.join().unwrap(), 200);
+    }
+    std::fs::write(&file, good).unwrap();
+    reload(&proxy);
+    assert_eq!(proxy.get("/?ms=0").status, 200);
 }
