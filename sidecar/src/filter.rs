@@ -271,7 +271,6 @@ pub(crate) fn try_out(sources: &[FilterSource], process: &Process) -> Result<(),
     for source in sources {
         let environment: Rc<dyn Environment> = Rc::new(Trial(source.name.clone()));
         Vm::new(&source.module, process, options(source, None), environment)
-            .map_err(StartError::from)
             .and_then(|vm| configure(&vm, source))
             .map_err(|error| format!("{}: {error}", source.label))?
             .iter()

@@ -204,8 +204,8 @@ fn envoy_resolves_names_itself_where_the_pool_leaves_it_the_choice() {
     let proxy = Cluster::new().workers(2).policy(&policy).on(Host::Envoy);
     // The name has an address, or two, beside the other server's; a steering header of a client's own changes nothing.
     let both = || {
-        let request = Request::get("/name")
-            .header("x-gateway-destination-endpoint", &b.address().to_string());
+        let request =
+            Request::get("/name").header("x-gateway-destination-endpoint", b.address().to_string());
         let answers = (0..12).map(|_| proxy.exchange(&request));
         let mut names: Vec<_> = answers
             .map(|answer| format!("{} {}", answer.status, answer.text()))
