@@ -39,6 +39,7 @@ mod names;
 mod nginx_parity;
 mod parity;
 mod poison;
+mod proxy_protocol;
 mod refused;
 mod reload;
 mod reload_keeps;

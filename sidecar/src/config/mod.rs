@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_policy::client_ip::TrustedNetworks;
 use evenkeel_policy::config::{Chooser, ConfigError};
 
 use self::document::{Document, Mapping};
@@ -54,9 +55,19 @@ pub struct Listener {
     pub name: String,
     pub bind: SocketAddr,
     pub accept: Accept,
+    /// Who must say, by the PROXY protocol, whose connections its are; `None`: nobody may.
+    pub proxy_senders: Option<ProxySenders>,
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// The certificate and key files, for `evenkeel envoy`.
     pub tls_files: Option<TlsFiles>,
+}
+
+/// `proxy_protocol.from`.
+#[derive(Debug, Clone)]
+pub struct ProxySenders {
+    pub networks: TrustedNetworks,
+    /// As written, for `evenkeel envoy`: addresses and networks.
+    pub texts: Vec<String>,
 }
 
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@
 //! offer. So a request that the filter did not steer is answered 503, never balanced by Envoy. But for pools that say
 //! `balance: envoy`: those are one cluster, whose names Envoy resolves and in which it takes turns.
 
-use evenkeel_policy::config::{AdminState, Chooser, PoolConfig, ServerConfig, Tier};
+use evenkeel_policy::config::{AdminState, Chooser, PoolConfig, ProxyVersion, ServerConfig, Tier};
 use evenkeel_policy::contract::{
     CHECK_CLUSTER_SUFFIX, EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER,
     RETRIABLE_STATUSES_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
@@ -47,10 +47,11 @@ pub(super) fn render(config: &Config, pool: &PoolConfig) -> String {
   connect_timeout: {connect}
   # Envoy's defaults (1024, and 3 retries at a time) would break failover under load. Limits are the filter's business.
 {breakers}  common_lb_config: {{ healthy_panic_threshold: {{ value: 0 }} }}
-{options}{policy}{assignment}",
+{options}{socket}{policy}{assignment}",
         name = quoted(&pool.name),
         breakers = breakers(NO_LIMIT),
         options = protocol_options(&seconds(pool.keepalive.idle), requests),
+        socket = socket(pool.proxy_protocol),
         policy = policy(),
         assignment = assignment(&pool.name, &pool.servers, Twin::Serving),
     );
@@ -61,10 +62,11 @@ pub(super) fn render(config: &Config, pool: &PoolConfig) -> String {
   type: STATIC
   connect_timeout: {connect}
 {breakers}  common_lb_config: {{ healthy_panic_threshold: {{ value: 0 }} }}
-{options}{policy}{assignment}",
+{options}{socket}{policy}{assignment}",
         quoted = quoted(&name),
         breakers = breakers(CHECKS_MAX),
         options = protocol_options("1s", 1),
+        socket = socket(pool.proxy_protocol),
         policy = policy(),
         assignment = assignment(&name, &pool.servers, Twin::Checks),
     );
@@ -85,7 +87,7 @@ fn left_to_envoy(pool: &PoolConfig, connect: &str, requests: u32) -> String {
     name: envoy.network.dns_resolver.getaddrinfo
     typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig }}
 {breakers}  common_lb_config: {{ healthy_panic_threshold: {{ value: 0 }} }}
-{options}  lb_policy: ROUND_ROBIN
+{options}{socket}  lb_policy: ROUND_ROBIN
   load_assignment:
     cluster_name: {name}
     endpoints:
@@ -95,6 +97,7 @@ fn left_to_envoy(pool: &PoolConfig, connect: &str, requests: u32) -> String {
         resolve = seconds(pool.resolve),
         breakers = breakers(NO_LIMIT),
         options = protocol_options(&seconds(pool.keepalive.idle), requests),
+        socket = socket(pool.proxy_protocol),
     );
     let known = pool
         .servers
@@ -114,6 +117,26 @@ fn left_to_envoy(pool: &PoolConfig, connect: &str, requests: u32) -> String {
         ));
     }
     out
+}
+
+/// With the PROXY protocol Envoy keeps connections of different clients apart by itself; a check's are nobody's.
+fn socket(version: Option<ProxyVersion>) -> String {
+    let version = match version {
+        None => return String::new(),
+        Some(ProxyVersion::V1) => "V1",
+        Some(ProxyVersion::V2) => "V2",
+    };
+    format!(
+        "  transport_socket:
+    name: envoy.transport_sockets.upstream_proxy_protocol
+    typed_config:
+      \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+      config: {{ version: {version} }}
+      transport_socket:
+        name: envoy.transport_sockets.raw_buffer
+        typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer }}
+"
+    )
 }
 
 fn breakers(limit: u32) -> String {

@@ -26,6 +26,7 @@ mod left_to_envoy;
 mod limits;
 mod names;
 mod pools;
+mod proxy_protocol;
 mod real_ip;
 mod request_headers;
 mod retry_on;
@@ -41,6 +42,8 @@ pub use health::{BridgeProbe, HealthConfig, HttpProbe, Probe};
 pub use left_to_envoy::Chooser;
 pub use limits::QueueConfig;
 pub use names::{check_name, nearest};
+pub use proxy_protocol::ProxyVersion;
+pub use real_ip::network_set;
 pub use retry_on::RetryOn;
 pub use server_life::{PassiveConfig, ServerLimits};
 pub use statuses::StatusSet;
@@ -158,6 +161,8 @@ pub struct PoolConfig {
     pub queue: Option<QueueConfig>,
     pub keepalive: Keepalive,
     pub timeouts: PoolTimeouts,
+    /// How its servers are told whose connection it is; `None`: they are not.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 /// One server of a pool.

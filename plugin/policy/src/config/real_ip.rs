@@ -15,30 +15,7 @@ pub(super) fn real_ip(document: Option<&RealIpDocument>) -> Result<Option<RealIp
     let Some(document) = document else {
         return Ok(None);
     };
-    let texts = &document.trusted.0;
-    if texts.is_empty() {
-        return Err(ConfigError::new(
-            "real_ip.trusted",
-            "expected at least one address or network",
-        ));
-    }
-    if texts.len() > TRUSTED_MAX {
-        return Err(ConfigError::new(
-            "real_ip.trusted",
-            format!(
-                "expected at most {TRUSTED_MAX} networks, found {}",
-                texts.len()
-            ),
-        ));
-    }
-    let mut networks = Vec::with_capacity(texts.len());
-    for (index, text) in texts.iter().enumerate() {
-        networks.push(
-            network(text).map_err(|message| {
-                ConfigError::new(format!("real_ip.trusted[{index}]"), message)
-            })?,
-        );
-    }
+    let trusted = network_set("real_ip.trusted", &document.trusted.0)?;
     let header = match document.header.as_deref() {
         None => AddressHeader::ForwardedFor,
         Some(name) => {
@@ -51,10 +28,40 @@ pub(super) fn real_ip(document: Option<&RealIpDocument>) -> Result<Option<RealIp
         Walk::LastOnly
     };
     Ok(Some(RealIp {
-        trusted: TrustedNetworks::new(&networks),
+        trusted,
         header,
         walk,
     }))
+}
+
+/// A set of addresses and networks, 1 to [`TRUSTED_MAX`] of them; `path` is where they stand.
+///
+/// # Errors
+/// None or too many, or one that is neither an address nor a network.
+pub fn network_set(path: &str, texts: &[String]) -> Result<TrustedNetworks, ConfigError> {
+    if texts.is_empty() {
+        return Err(ConfigError::new(
+            path,
+            "expected at least one address or network",
+        ));
+    }
+    if texts.len() > TRUSTED_MAX {
+        return Err(ConfigError::new(
+            path,
+            format!(
+                "expected at most {TRUSTED_MAX} networks, found {}",
+                texts.len()
+            ),
+        ));
+    }
+    let mut networks = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        networks.push(
+            network(text)
+                .map_err(|message| ConfigError::new(format!("{path}[{index}]"), message))?,
+        );
+    }
+    Ok(TrustedNetworks::new(&networks))
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
