@@ -84,6 +84,11 @@ impl Checker {
         self.held = held;
     }
 
+    /// A newer configuration checks instead.
+    pub(crate) fn rest(&mut self) {
+        self.held = Held::No;
+    }
+
     /// Reads what was found out, by whomever, if anything was since the last time.
     pub(crate) fn read_news(&mut self, policy: &mut Policy, now_us: u64) {
         let news = news(&mut HostShared, &mut self.text);

@@ -94,6 +94,8 @@ impl Metrics {
 
     /// Counts configurations that were taken into use.
     pub(crate) fn configured(&mut self) {
+        // Those of servers that have gone do not come again; the host gives the others the numbers they had.
+        self.ids.clear();
         self.add("evenkeel_configurations_total".to_owned(), 1);
         if let Some(id) = self.id(Metric::Gauge, "evenkeel_configured_seconds".to_owned()) {
             hostcalls::record_metric(id, hostcalls::now_ns() / 1_000_000_000);

@@ -72,6 +72,10 @@ fn begin(config: &Config, vm: &mut VirtualMachine) -> Policy {
         pool.note_time(now_us);
         pool.tick(&mut HostShared);
         pool.read_state(&mut HostShared);
+        if vm.slots.index().is_some() && pool.needs_load() {
+            // What older configurations have in flight, others know by those; from now on by this one.
+            pool.publish_all(&vm.slots, &mut HostShared);
+        }
     }
     policy
 }
@@ -135,7 +139,10 @@ impl RootContext for Root {
             vm.metrics.configured();
             vm.roots += 1;
             let now = with_members(&config.policy, &mut HostShared);
-            (begin(&now, vm), vm.roots)
+            let policy = begin(&now, vm);
+            // Servers that only configurations had which have gone.
+            vm.in_flight.prune();
+            (policy, vm.roots)
         });
         let Some((policy, number)) = configured else {
             return false;
@@ -176,21 +183,29 @@ impl RootContext for Root {
         self.quick_ticks = self.quick_ticks.wrapping_add(1);
         let mut is_changed = false;
         virtual_machine::with(|vm| {
+            let is_newest = vm.is_newest(self.number);
             if is_whole {
-                is_changed = tick(vm, policy, now_us);
+                let regained = if is_newest { beat(vm) } else { None };
+                is_changed = tick(vm, policy, regained, now_us);
+                if is_newest {
+                    vm.lines.tick(&mut vm.slots, &mut vm.metrics);
+                }
             }
-            if let Some(checker) = &mut self.checker {
-                // The newest of the VM's configurations checks, unless it has gone.
-                if vm.checking_root < self.number {
-                    vm.checking_root = self.number;
-                }
-                checker.read_news(policy, now_us);
-                if vm.checking_root == self.number {
-                    if is_whole {
-                        checker.beat(policy, vm);
+            match &mut self.checker {
+                Some(checker) => {
+                    checker.read_news(policy, now_us);
+                    if is_newest {
+                        if is_whole {
+                            checker.beat(policy, vm);
+                        }
+                        checker.send_due(policy, vm, now_us / 1_000);
+                    } else {
+                        checker.rest();
                     }
-                    checker.send_due(policy, vm, now_us / 1_000);
                 }
+                // An older configuration asked for checks.
+                None if is_newest => vm.lease.release(vm.slots.owner(), &mut HostShared),
+                None => {}
             }
         });
         // Whether servers have come or gone is asked of the same policy.
@@ -222,23 +237,23 @@ impl RootContext for Root {
     }
 }
 
-/// A whole tick: this VM's place among the others, what operators changed, and what is to be told. Returns whether operators changed
-/// anything.
-fn tick(vm: &mut VirtualMachine, policy: &mut Policy, now_us: u64) -> bool {
+/// Once a whole tick for all of the VM: its place among the others. The place that it has claimed anew, if it had lost its own.
+fn beat(vm: &mut VirtualMachine) -> Option<u32> {
     let had = vm.slots.index();
     vm.slots.tick(&mut HostShared);
     let lost = had.is_some() && vm.slots.index().is_none();
-    let regained = if lost {
-        vm.slots.claim(&mut HostShared)
-    } else {
-        None
-    };
-    if lost {
-        hostcalls::log(
-            Level::Warn,
-            "evenkeel: stood still for too long, and begins anew among the others",
-        );
+    if !lost {
+        return None;
     }
+    hostcalls::log(
+        Level::Warn,
+        "evenkeel: stood still for too long, and begins anew among the others",
+    );
+    vm.slots.claim(&mut HostShared)
+}
+
+/// A whole tick of one configuration: what operators changed, and what is to be told. Returns whether operators changed anything.
+fn tick(vm: &mut VirtualMachine, policy: &mut Policy, regained: Option<u32>, now_us: u64) -> bool {
     let mut is_changed = false;
     for pool in policy.pools_mut() {
         let version = pool.members_version();
@@ -253,7 +268,6 @@ fn tick(vm: &mut VirtualMachine, policy: &mut Policy, now_us: u64) -> bool {
             vm.lines.wake(pool.name(), &vm.slots);
         }
     }
-    vm.lines.tick(&mut vm.slots, &mut vm.metrics);
     vm.metrics.flush(policy);
     is_changed
 }
@@ -267,9 +281,8 @@ impl Drop for Root {
             virtual_machine::with(|vm| vm.metrics.flush(policy));
         }
         virtual_machine::with(|vm| {
-            if self.number > 0 && vm.checking_root == self.number {
+            if vm.root_gone(self.number) {
                 // Another root of this VM, or another VM, goes on at its next tick.
-                vm.checking_root = 0;
                 vm.lease.release(vm.slots.owner(), &mut HostShared);
             }
             vm.lines.forget_root(self.context);

@@ -45,6 +45,7 @@ mod poison;
 mod proxy_protocol;
 mod refused;
 mod reload;
+mod reload_keeps;
 mod resources;
 mod routes;
 mod shared_state;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use crate::clock::{Ticks, is_over};
+use crate::http::exchange::Guard;
 use crate::upstream::connection::Tunnel;
 use crate::worker::Worker;
 
@@ -84,8 +85,8 @@ pub(crate) struct Client {
     waker: RefCell<Option<Waker>>,
     /// The last answer was given without reading all that the client sent.
     pub(crate) must_linger: Cell<bool>,
-    /// An upgrade that the exchange agreed on, for the connection's task to carry out.
-    pub(crate) tunnel: RefCell<Option<Tunnel>>,
+    /// An upgrade that the exchange agreed on, for the connection's task to carry out. (A circle of references until it does.)
+    pub(crate) tunnel: RefCell<Option<(Tunnel, Guard)>>,
 }
 
 impl Client {

@@ -205,8 +205,9 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         Some(Ok(())) => {}
     }
     let tunnel = client.tunnel.borrow_mut().take();
-    if let Some(tunnel) = tunnel {
+    if let Some((tunnel, guard)) = tunnel {
         Box::pin(upgrade::copy(client, stream, parts.read_buf, tunnel)).await;
+        drop(guard);
     } else if client.must_linger.get() {
         // Refused already: what it still sends is no head that could be late.
         client.enter(Phase::Busy);

@@ -22,6 +22,7 @@ mod document;
 mod filter;
 mod hashing;
 mod health;
+mod left_to_envoy;
 mod limits;
 mod names;
 mod pools;
@@ -38,6 +39,7 @@ pub use addresses::server_address as parse_server_address;
 pub use document::Document;
 pub use filter::{FilterConfig, ListenerIdentity, Mode, filter_configuration};
 pub use health::{BridgeProbe, HealthConfig, HttpProbe, Probe};
+pub use left_to_envoy::Chooser;
 pub use limits::QueueConfig;
 pub use names::{check_name, nearest};
 pub use proxy_protocol::ProxyVersion;
@@ -131,6 +133,8 @@ pub struct RouteSummary {
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
     pub name: String,
+    /// Who chooses: if not the filter, then the method counts for nothing.
+    pub chooser: Chooser,
     pub algorithm: Algorithm,
     /// In the order of the file; at most [`SERVERS_MAX`]. With [`PoolConfig::named`] at least one,
     /// and at least one of them primary.

@@ -9,6 +9,7 @@ use super::addresses::{server_address, server_name};
 use super::document::{KeepaliveDocument, Named, PoolDocument, ServerDocument, TimeoutsDocument};
 use super::hashing::hash_key;
 use super::health::health;
+use super::left_to_envoy::{Chooser, chooser};
 use super::limits::queue;
 use super::names::check_name;
 use super::proxy_protocol::proxy_version;
@@ -56,8 +57,10 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
     let path = format!("pools.{name}");
     check_name(name).map_err(|message| ConfigError::new(&path, message))?;
     refuse_what_is_not_served(&path, document)?;
+    let chooser = chooser(&path, document)?;
     let algorithm = match &document.balance {
         None => Algorithm::default(),
+        Some(_) if chooser == Chooser::Envoy => Algorithm::default(),
         Some(text) => Algorithm::from_name(text)
             .map_err(|message| ConfigError::new(format!("{path}.balance"), message))?,
     };
@@ -76,6 +79,7 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
     };
     Ok(PoolConfig {
         name: name.to_owned(),
+        chooser,
         algorithm,
         servers,
         named,

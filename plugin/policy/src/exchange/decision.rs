@@ -57,6 +57,8 @@ pub enum Decision {
     AllFull { pool: usize },
     /// These servers of the pool, in this order.
     Steered { pool: usize, choices: Choices },
+    /// The pool, and the host chooses in it.
+    Routed { pool: usize },
 }
 
 /// What was decided, for whom.
@@ -214,17 +216,19 @@ impl Policy {
             hash_key: &self.hash_key,
         };
         let choices = match choose(pool, &facts, random) {
-            Chosen::Servers(choices) => choices,
+            Chosen::Servers(choices) => Some(choices),
+            Chosen::ByHost => None,
             Chosen::Nobody => return decided(Decision::NoServer { pool: pool_index }),
             Chosen::AllFull => return decided(Decision::AllFull { pool: pool_index }),
         };
         self.tell_servers(&noted, head, (peer, peer_ip, client), random, edits);
-        if let Some(pool) = self.pools.get(pool_index) {
-            steer(pool, &choices, noted.method, edits);
+        let pool = pool_index;
+        if let Some(pool) = self.pools.get(pool) {
+            route(pool, choices.as_ref(), noted.method, edits);
         }
-        decided(Decision::Steered {
-            pool: pool_index,
-            choices,
+        decided(match choices {
+            Some(choices) => Decision::Steered { pool, choices },
+            None => Decision::Routed { pool },
         })
     }
 
@@ -234,7 +238,9 @@ impl Policy {
         let mut say = |text: &str| out.extend_from_slice(text.as_bytes());
         let (pool, choices) = match decided.decision {
             Decision::NoRoute => return say("no route matches"),
-            Decision::NoServer { pool } | Decision::AllFull { pool } => (pool, None),
+            Decision::NoServer { pool }
+            | Decision::AllFull { pool }
+            | Decision::Routed { pool } => (pool, None),
             Decision::Steered { pool, choices } => (pool, Some(choices)),
         };
         let Some(pool) = self.pools.get(pool) else {
@@ -245,6 +251,7 @@ impl Policy {
         let Some(choices) = choices else {
             return say(match decided.decision {
                 Decision::AllFull { .. } => ": all servers have as many requests as they take",
+                Decision::Routed { .. } => ": the host chooses",
                 _ => ": no server is eligible",
             });
         };
@@ -423,16 +430,20 @@ fn is_set(name: &[u8]) -> bool {
     set.iter().any(|set| set.as_bytes() == name)
 }
 
-/// The headers that steer.
-fn steer(pool: &Pool, choices: &Choices, method: &[u8], edits: &mut Edits) {
-    edits.set_with(STEERING_HEADER.as_bytes(), |out| {
-        for (place, server) in choices.iter().enumerate() {
-            if place > 0 {
-                out.push(b',');
+/// The headers that name the pool, its servers (unless the host chooses them), and how to go on to the next.
+fn route(pool: &Pool, choices: Option<&Choices>, method: &[u8], edits: &mut Edits) {
+    match choices {
+        Some(choices) => edits.set_with(STEERING_HEADER.as_bytes(), |out| {
+            for (place, server) in choices.iter().enumerate() {
+                if place > 0 {
+                    out.push(b',');
+                }
+                out.extend_from_slice(pool.endpoint(server).as_bytes());
             }
-            out.extend_from_slice(pool.endpoint(server).as_bytes());
-        }
-    });
+        }),
+        // What a client sent would steer.
+        None => edits.remove(STEERING_HEADER.as_bytes()),
+    }
     edits.set_with(POOL_HEADER.as_bytes(), |out| {
         out.extend_from_slice(pool.name().as_bytes());
     });
@@ -458,9 +469,11 @@ fn steer(pool: &Pool, choices: &Choices, method: &[u8], edits: &mut Edits) {
         });
     }
     // At most ENDPOINTS_MAX - 1, one digit.
-    let retries = u8::try_from(choices.len().saturating_sub(1))
-        .unwrap_or(0)
-        .min(9);
+    let retries = match choices {
+        Some(choices) => u8::try_from(choices.len().saturating_sub(1)).unwrap_or(0),
+        None => pool.retries(),
+    };
+    let retries = retries.min(9);
     edits.set_with(MAX_RETRIES_HEADER.as_bytes(), |out| {
         out.push(b'0' + retries)
     });

@@ -45,6 +45,15 @@ fn choose(pool: &mut Pool, facts: &Facts<'_>, random: &mut Sequence) -> Chosen {
 }
 
 fn decide(policy: &mut Policy, peer: &str, headers: &[Pair]) -> (Decided, Vec<String>) {
+    decide_by(choose, policy, peer, headers)
+}
+
+fn decide_by(
+    choose: impl FnOnce(&mut Pool, &Facts<'_>, &mut Sequence) -> Chosen,
+    policy: &mut Policy,
+    peer: &str,
+    headers: &[Pair],
+) -> (Decided, Vec<String>) {
     let pairs: Vec<(&[u8], &[u8])> = HEAD
         .iter()
         .filter(|(name, _)| headers.iter().all(|(other, _)| other != name))
@@ -275,6 +284,21 @@ fn the_key_of_a_pool_says_the_server() {
     let mut without_key: Vec<String> = (0..3).map(|_| steer(b"", b"/a")).collect();
     without_key.dedup();
     assert_eq!(without_key.len(), 3, "no key: by turns, {without_key:?}");
+}
+
+#[test]
+fn where_the_host_chooses_no_server_is_named_and_a_clients_word_is_none() {
+    let mut policy = policy(shop());
+    let headers: [Pair; 1] = [("x-gateway-destination-endpoint", b"10.0.0.3:80")];
+    let by_host = |_: &mut Pool, _: &Facts<'_>, _: &mut Sequence| Chosen::ByHost;
+    let (decided, lines) = decide_by(by_host, &mut policy, "192.0.2.1:1", &headers);
+    assert_eq!(decided.decision, Decision::Routed { pool: 1 });
+    let named = |line: &String| line.starts_with("x-gateway-destination-endpoint");
+    let named: Vec<_> = lines.iter().filter(|line| named(line)).collect();
+    assert_eq!(named, ["x-gateway-destination-endpoint removed"]);
+    for line in &STEERED[1..] {
+        assert!(lines.iter().any(|found| found == line), "{line}: {lines:?}");
+    }
 }
 
 #[test]

@@ -16,6 +16,11 @@
 //!   not out are chosen, on the assumption that the rest would not stand the load. With nobody well anywhere, all of both tiers.
 //!
 //! What befell a server belongs to the VM and the server's id, not to a configuration: a reload forgets nothing.
+//!
+//! # Why VMs do not tell each other of failures
+//! What checks find out is shared, because they ask all servers alike. Failures of requests can be the requests' own, and `max_fails` of 1
+//! is the default: one bad request would take a server from all workers at once, where it now takes it from one. nginx without `zone`
+//! counts for each worker as well; with it, it shares. Who wants one finding for all has `health`.
 
 use std::rc::Rc;
 

@@ -22,7 +22,7 @@ use super::state_record::StateRecord;
 use super::transition::Transition;
 use super::{AdminChange, InFlight, Member, Members, Quality, SharedData, Slots, id_hash};
 use crate::balance::{Algorithm, Charge, Choices, Facts, LoadNeed, Parameters};
-use crate::config::{PoolConfig, QueueConfig, RetryOn, ServerConfig, StatusSet, Tier};
+use crate::config::{Chooser, PoolConfig, QueueConfig, RetryOn, ServerConfig, StatusSet, Tier};
 use crate::contract::ENDPOINTS_MAX;
 use crate::exchange::HashKey;
 use crate::random::Sequence;
@@ -34,6 +34,7 @@ const TABLES_AT_ONCE: usize = 2_000;
 /// Servers, and how one of them is chosen.
 pub struct Pool {
     name: Rc<str>,
+    chooser: Chooser,
     algorithm: Algorithm,
     retries: u8,
     retry_on: RetryOn,
@@ -134,6 +135,7 @@ impl Pool {
         };
         let mut pool = Self {
             name,
+            chooser: config.chooser,
             algorithm: config.algorithm,
             // Where nothing is ever tried again, a second server is of no use.
             retries: if config.retry_on.is_never() {
@@ -228,6 +230,11 @@ impl Pool {
         self.load.now_us()
     }
 
+    /// Further servers for a request, at most.
+    pub fn retries(&self) -> u8 {
+        self.retries
+    }
+
     /// What must have happened for the next server to be tried.
     pub fn retry_on(&self) -> &RetryOn {
         &self.retry_on
@@ -297,7 +304,8 @@ impl Pool {
         // Whose answer was fast is asked of every answer: one of the host's own is none of the server's.
         self.needs_latency()
             || self.availability.counts_every_answer()
-            || (choices.len() > 1 && self.needs_load())
+            // Who answered is who is at work for this request: neither load nor bounds may be mistaken in that.
+            || (choices.len() > 1 && (self.needs_load() || self.has_bounds()))
             || (self.len() > 1 && self.watch.wants(began))
     }
 
