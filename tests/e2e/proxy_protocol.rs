@@ -322,8 +322,13 @@ fn every_client_has_connections_of_its_own(host: Host) {
     }
 }
 
+/// In version 1 Envoy says of a check that it is Envoy's own connection.
 fn checks_are_nobodys_connections(host: Host) {
-    for (version, words) in [("v1", &b"PROXY UNKNOWN\r\n"[..]), ("v2", b"\r\nQUIT\n\x20")] {
+    let v1 = match host {
+        Host::Sidecar => &b"PROXY UNKNOWN\r\n"[..],
+        Host::Envoy => b"PROXY TCP4 127.0.0.1 127.0.0.1 ",
+    };
+    for (version, words) in [("v1", v1), ("v2", b"\r\nQUIT\n\x20")] {
         let server = doubles::recorder("web");
         let proxy = Cluster::new()
             .server(&server)

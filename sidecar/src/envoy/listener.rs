@@ -65,8 +65,7 @@ pub(super) fn render(config: &Config, listener: &Listener, wasm: &Path) -> anyho
 }
 
 /// Requires the header of everybody, which is more than evenkeel does: see [`from_senders`].
-const PROXY_PROTOCOL_FILTER: &str = "\
-  listener_filters:
+const PROXY_PROTOCOL_FILTER: &str = "  listener_filters:
   - name: envoy.filters.listener.proxy_protocol
     typed_config: { \"@type\": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol }
 ";
