@@ -6,7 +6,7 @@ use std::rc::Rc;
 use evenkeel_policy::config::{Config, FilterConfig};
 use evenkeel_policy::contract::TCP_ROOT_ID_PREFIX;
 use evenkeel_policy::exchange::Policy;
-use evenkeel_policy::upstream::{Freed, with_members};
+use evenkeel_policy::upstream::{Freed, News, with_members};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
@@ -33,6 +33,8 @@ struct Root {
     policy: SharedPolicy,
     /// As it was given; what changed since is in shared data.
     config: Option<Config>,
+    /// How often operators had changed anything when their changes were read last, if anybody tells.
+    members_news: Option<u64>,
     /// Its number among the VM's roots, from 1; 0: not configured yet.
     number: u64,
     checker: Option<Checker>,
@@ -135,13 +137,16 @@ impl RootContext for Root {
             vm.metrics.configured();
             vm.roots += 1;
             let now = with_members(&config.policy, &mut HostShared);
-            (begin(&now, vm), vm.roots)
+            let policy = begin(&now, vm);
+            vm.metrics.look_at(&policy);
+            (policy, vm.roots)
         });
         let Some((policy, number)) = configured else {
             return false;
         };
         self.number = number;
         self.checker = Checker::new(&config.policy);
+        self.members_news = None;
         self.quick_ticks = 0;
         let waits = policy.pools().iter().any(|pool| pool.queue().is_some());
         self.is_quick = self.checker.is_some() || waits;
@@ -177,7 +182,7 @@ impl RootContext for Root {
         let mut is_changed = false;
         virtual_machine::with(|vm| {
             if is_whole {
-                is_changed = tick(vm, policy, now_us);
+                is_changed = tick(vm, policy, now_us, &mut self.members_news);
             }
             if let Some(checker) = &mut self.checker {
                 // The newest of the VM's configurations checks, unless it has gone.
@@ -224,7 +229,12 @@ impl RootContext for Root {
 
 /// A whole tick: this VM's place among the others, what operators changed, and what is to be told. Returns whether operators changed
 /// anything.
-fn tick(vm: &mut VirtualMachine, policy: &mut Policy, now_us: u64) -> bool {
+fn tick(
+    vm: &mut VirtualMachine,
+    policy: &mut Policy,
+    now_us: u64,
+    members_news: &mut Option<u64>,
+) -> bool {
     let had = vm.slots.index();
     vm.slots.tick(&mut HostShared);
     let lost = had.is_some() && vm.slots.index().is_none();
@@ -240,10 +250,17 @@ fn tick(vm: &mut VirtualMachine, policy: &mut Policy, now_us: u64) -> bool {
         );
     }
     let mut is_changed = false;
+    let news = News::Members.read(&mut HostShared, &mut vm.text);
+    // Whoever writes records but tells nobody is heard all the same.
+    let has_news = news.is_none() || news != *members_news;
+    *members_news = news;
     for pool in policy.pools_mut() {
         let version = pool.members_version();
         pool.note_time(now_us);
-        pool.tick(&mut HostShared);
+        pool.let_time_pass();
+        if has_news {
+            pool.read_members(&mut HostShared);
+        }
         is_changed |= version != pool.members_version();
         if regained.is_some() && pool.needs_load() {
             pool.publish_all(&vm.slots, &mut HostShared);

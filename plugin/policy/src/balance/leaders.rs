@@ -53,6 +53,11 @@ impl<R: Ord + Copy + Default, const ROOM: usize> Leaders<R, ROOM> {
         }
     }
 
+    /// What must be undercut, once there is no room.
+    pub(super) fn bar(&self) -> Option<R> {
+        self.bar
+    }
+
     /// The servers, the best first.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.best

@@ -71,6 +71,13 @@ impl LeastLoad {
                 }
                 let load = load(server);
                 let rank = LoadPerWeight { load, weight };
+                // Nobody is less busy than who is idle, whatever the weights: no products then.
+                if least.is_some_and(|least| least.load == 0) {
+                    if load == 0 {
+                        self.equals.push(server);
+                    }
+                    continue;
+                }
                 match least.map_or(Ordering::Less, |least| rank.cmp(&least)) {
                     Ordering::Less => {
                         least = Some(rank);
