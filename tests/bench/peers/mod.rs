@@ -2,6 +2,7 @@
 //!
 //! Each file knows one program: where it is, what its configuration looks like, and what is particular about its figures.
 
+pub mod anywhere;
 mod backends;
 mod envoy;
 mod evenkeel;

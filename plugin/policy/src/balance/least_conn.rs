@@ -5,9 +5,11 @@
 
 use std::cmp::Ordering;
 
+use super::leaders::Leaders;
 use super::load_per_weight::LoadPerWeight;
 use super::round_robin::Turns;
 use super::{Advance, Balancer, Charge, Choices, Question, ServerMask, Share};
+use crate::contract::ENDPOINTS_MAX;
 
 /// Ties are broken in turns.
 #[derive(Debug, Default)]
@@ -36,17 +38,22 @@ impl Balancer for LeastConn {
 }
 
 /// Those of the least load for their weight, equals in turns, as nginx has it for connections and for times.
+///
+/// # Why one pass
+///
+/// Each place of a list is who would be picked with those before it left out, so a list of three would take three passes over the group.
+/// But it can only be made of those whose load is at most that of the third: one pass finds them, and turns are taken among them.
 #[derive(Debug, Default)]
 pub(super) struct LeastLoad {
     turns: Turns,
-    /// Those that are equal, while they are looked for: kept between requests to spare an allocation.
-    equals: Vec<usize>,
+    /// Those who may come into the list, while they are looked for: kept between requests to spare an allocation.
+    near: Vec<usize>,
 }
 
 impl LeastLoad {
     pub(super) fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
         self.turns.rebuild(servers, eligible, start);
-        self.equals = Vec::with_capacity(servers.len());
+        self.near = Vec::with_capacity(servers.len());
     }
 
     pub(super) fn reweigh(&mut self, servers: &[Share<'_>]) {
@@ -60,42 +67,98 @@ impl LeastLoad {
         choices: &mut Choices,
         load: impl Fn(usize) -> u64,
     ) {
-        // Ends: each round appends at least one server.
-        while !choices.is_full() {
-            let mut least: Option<LoadPerWeight> = None;
-            self.equals.clear();
-            for server in question.left(choices) {
-                let weight = self.turns.weight(server);
-                if weight == 0 {
-                    break;
+        let room = choices.room();
+        if room == 0 {
+            return;
+        }
+        let leaders = self.look(question, choices, room, load);
+        let is_below = |rank: LoadPerWeight| leaders.bar().is_none_or(|bar| rank < bar);
+        // Fewer than there is room for: all of them come in, equals in turns.
+        let mut below = leaders.ranked().filter(|(rank, _)| is_below(*rank));
+        let mut class = below.next();
+        let mut count = 0;
+        // Ends: each round takes the next of at most `ENDPOINTS_MAX` leaders.
+        while let Some((rank, first)) = class {
+            let mut equals = Choices::with_limit(ENDPOINTS_MAX);
+            equals.push(first);
+            class = below.find(|(next, server)| {
+                let is_equal = *next == rank;
+                if is_equal {
+                    equals.push(*server);
                 }
-                let load = load(server);
-                let rank = LoadPerWeight { load, weight };
+                !is_equal
+            });
+            count += equals.len();
+            self.turns
+                .fill_among(equals.iter(), advance(question, equals.len()), choices);
+        }
+        if leaders.bar().is_some() {
+            let advance = advance(question, self.near.len().saturating_sub(count));
+            self.turns
+                .fill_among(self.near.iter().copied(), advance, choices);
+        }
+    }
+
+    /// The `room` of the least load; if there are so many, those whose load is at most that of the last of them are `near`.
+    fn look(
+        &mut self,
+        question: &Question<'_>,
+        choices: &Choices,
+        room: usize,
+        load: impl Fn(usize) -> u64,
+    ) -> Leaders<LoadPerWeight, ENDPOINTS_MAX> {
+        let mut leaders = Leaders::new();
+        let mut bar: Option<LoadPerWeight> = None;
+        // Those before this place came when the bar was higher.
+        let mut settled = 0;
+        self.near.clear();
+        for server in question.left(choices) {
+            let weight = self.turns.weight(server);
+            if weight == 0 {
+                break;
+            }
+            let load = load(server);
+            if let Some(bar) = bar {
                 // Nobody is less busy than who is idle, whatever the weights: no products then.
-                if least.is_some_and(|least| least.load == 0) {
+                if bar.load == 0 {
                     if load == 0 {
-                        self.equals.push(server);
+                        self.near.push(server);
                     }
                     continue;
                 }
-                match least.map_or(Ordering::Less, |least| rank.cmp(&least)) {
-                    Ordering::Less => {
-                        least = Some(rank);
-                        self.equals.clear();
-                        self.equals.push(server);
+                match (LoadPerWeight { load, weight }).cmp(&bar) {
+                    Ordering::Less => {}
+                    Ordering::Equal => {
+                        self.near.push(server);
+                        continue;
                     }
-                    Ordering::Equal => self.equals.push(server),
-                    Ordering::Greater => {}
+                    Ordering::Greater => continue,
                 }
             }
-            let advance = match self.equals.as_slice() {
-                [] => return,
-                [_] => Advance::Nothing,
-                _ => question.advance,
-            };
-            let equals = self.equals.iter().copied();
-            self.turns.fill_among(equals, advance, choices);
+            self.near.push(server);
+            leaders.offer(LoadPerWeight { load, weight }, server, room);
+            bar = leaders.bar();
+            settled = self.near.len();
         }
+        if let Some(bar) = bar {
+            let mut kept = 0;
+            for place in 0..settled {
+                let known = self.near.get(place).copied();
+                let Some(server) = known.filter(|server| {
+                    let weight = self.turns.weight(*server);
+                    let load = load(*server);
+                    LoadPerWeight { load, weight } <= bar
+                }) else {
+                    continue;
+                };
+                if let Some(place) = self.near.get_mut(kept) {
+                    *place = server;
+                }
+                kept += 1;
+            }
+            self.near.drain(kept..settled);
+        }
+        leaders
     }
 
     pub(super) fn charge(&mut self, charge: &Charge<'_>) {
@@ -103,6 +166,15 @@ impl LeastLoad {
         if let Charge::Failed { .. } = charge {
             self.turns.charge(charge);
         }
+    }
+}
+
+/// A single one moves nobody's position.
+fn advance(question: &Question<'_>, equals: usize) -> Advance {
+    if equals > 1 {
+        question.advance
+    } else {
+        Advance::Nothing
     }
 }
 
