@@ -40,16 +40,16 @@ impl Balancer for LeastTime {
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         let picks = question.advance == Advance::First && choices.is_empty();
         let now_s = question.now_us / 1_000_000;
-        let checked_s = &self.checked_s;
+        // Not through the question: what it points at would be looked up again for each server.
+        let (checked_s, latency) = (self.checked_s.as_slice(), question.latency);
+        let in_flight = question.in_flight;
         self.least.fill(question, choices, |server| {
-            let latency = question.latency.get(server).copied().unwrap_or_default();
+            let average_us = latency.get(server).map_or(0, |known| known.average_us);
             let checked_s = checked_s.get(server).copied().unwrap_or(0);
-            let average_ms = latency.average_us / 1_000;
+            let average_ms = faded(average_us / 1_000, now_s.saturating_sub(checked_s));
+            let active = in_flight.get(server).copied().unwrap_or(0);
             // Below 2⁴⁵.
-            u64::from(clustered(faded(
-                average_ms,
-                now_s.saturating_sub(checked_s),
-            ))) * (u64::from(question.active(server)) + 1)
+            u64::from(clustered(average_ms)) * (u64::from(active) + 1)
         });
         if picks
             && let Some(checked_s) = choices
@@ -70,7 +70,7 @@ impl Balancer for LeastTime {
 /// division where 64 bits are divided by a constant.)
 fn faded(average_ms: u32, pause_s: u64) -> u32 {
     let pause_s = u32::try_from(pause_s).unwrap_or(u32::MAX);
-    if pause_s > PAUSE_S {
+    if average_ms > 0 && pause_s > PAUSE_S {
         average_ms >> (pause_s / (PAUSE_S + 1)).min(HALVINGS_MAX)
     } else {
         average_ms

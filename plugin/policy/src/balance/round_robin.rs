@@ -105,7 +105,13 @@ impl Turns {
 
     /// A server's weight; 0 if it is not of the group.
     pub(super) fn weight(&self, server: usize) -> u16 {
-        self.servers.get(server).map_or(0, |turn| turn.weight)
+        self.weights()(server)
+    }
+
+    /// The same for many servers.
+    pub(super) fn weights(&self) -> impl Fn(usize) -> u16 + '_ {
+        let servers = self.servers.as_slice();
+        move |server| servers.get(server).map_or(0, |turn| turn.weight)
     }
 
     /// Fills the rest of `choices`: a pick first if one is asked for, then those that would come next.
