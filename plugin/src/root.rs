@@ -6,7 +6,7 @@ use std::rc::Rc;
 use evenkeel_policy::config::{Config, FilterConfig};
 use evenkeel_policy::contract::TCP_ROOT_ID_PREFIX;
 use evenkeel_policy::exchange::Policy;
-use evenkeel_policy::upstream::{Freed, with_members};
+use evenkeel_policy::upstream::{Freed, News, with_members};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
@@ -33,6 +33,8 @@ struct Root {
     policy: SharedPolicy,
     /// As it was given; what changed since is in shared data.
     config: Option<Config>,
+    /// How often operators had changed anything when their changes were read last, if anybody tells.
+    members_news: Option<u64>,
     /// Its number among the VM's roots, from 1; 0: not configured yet.
     number: u64,
     checker: Option<Checker>,
@@ -142,6 +144,7 @@ impl RootContext for Root {
             let policy = begin(&now, vm);
             // Servers that only configurations had which have gone.
             vm.in_flight.prune();
+            vm.metrics.look_at(&policy);
             (policy, vm.roots)
         });
         let Some((policy, number)) = configured else {
@@ -149,6 +152,7 @@ impl RootContext for Root {
         };
         self.number = number;
         self.checker = Checker::new(&config.policy);
+        self.members_news = None;
         self.quick_ticks = 0;
         let waits = policy.pools().iter().any(|pool| pool.queue().is_some());
         self.is_quick = self.checker.is_some() || waits;
@@ -186,7 +190,7 @@ impl RootContext for Root {
             let is_newest = vm.is_newest(self.number);
             if is_whole {
                 let regained = if is_newest { beat(vm) } else { None };
-                is_changed = tick(vm, policy, regained, now_us);
+                is_changed = tick(vm, policy, regained, now_us, &mut self.members_news);
                 if is_newest {
                     vm.lines.tick(&mut vm.slots, &mut vm.metrics);
                 }
@@ -253,12 +257,25 @@ fn beat(vm: &mut VirtualMachine) -> Option<u32> {
 }
 
 /// A whole tick of one configuration: what operators changed, and what is to be told. Returns whether operators changed anything.
-fn tick(vm: &mut VirtualMachine, policy: &mut Policy, regained: Option<u32>, now_us: u64) -> bool {
+fn tick(
+    vm: &mut VirtualMachine,
+    policy: &mut Policy,
+    regained: Option<u32>,
+    now_us: u64,
+    members_news: &mut Option<u64>,
+) -> bool {
     let mut is_changed = false;
+    let news = News::Members.read(&mut HostShared, &mut vm.text);
+    // Whoever writes records but tells nobody is heard all the same.
+    let has_news = news.is_none() || news != *members_news;
+    *members_news = news;
     for pool in policy.pools_mut() {
         let version = pool.members_version();
         pool.note_time(now_us);
-        pool.tick(&mut HostShared);
+        pool.let_time_pass();
+        if has_news {
+            pool.read_members(&mut HostShared);
+        }
         is_changed |= version != pool.members_version();
         if regained.is_some() && pool.needs_load() {
             pool.publish_all(&vm.slots, &mut HostShared);

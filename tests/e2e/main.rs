@@ -31,6 +31,7 @@ mod filter_picks;
 mod headers;
 mod health;
 mod http2;
+mod large;
 mod limits;
 mod long_exchanges;
 mod malformed;

@@ -25,6 +25,7 @@ mod locality_load;
 mod maglev_table;
 mod ranges;
 mod server_mask;
+mod weight_sums;
 mod weighted_score;
 mod weights;
 

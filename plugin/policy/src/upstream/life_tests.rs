@@ -420,7 +420,7 @@ fn one_vm_finds_out_and_every_vm_knows() {
             (1, Health::Up, "the first check passed".to_owned())
         ]
     );
-    assert_eq!(news(&mut shop.data, &mut Vec::new()), 2);
+    assert_eq!(News::Health.read(&mut shop.data, &mut Vec::new()), Some(2));
     shop.tick();
     assert_eq!(shop.who(), "b");
     // Another VM takes over: it begins with what is known, and changes nothing by itself.

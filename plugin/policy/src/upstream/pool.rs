@@ -423,11 +423,21 @@ impl Pool {
         }
     }
 
-    /// Each tick, after the time was told: reads what operators changed, and rebuilds if they did; lets weights grow.
+    /// A whole tick, after the time was told.
     pub fn tick(&mut self, data: &mut impl SharedData) {
+        self.let_time_pass();
+        self.read_members(data);
+    }
+
+    /// Each tick, after the time was told: looks at everybody's standing anew, and lets weights grow.
+    pub fn let_time_pass(&mut self) {
         self.watch.tick();
         self.availability.look_again();
         self.refresh();
+    }
+
+    /// Reads what operators changed, and rebuilds if they did. Reads all of the record: [`super::News`] says whether that is worth it.
+    pub fn read_members(&mut self, data: &mut impl SharedData) {
         if data.get(&self.members_key, &mut self.value).is_none() {
             return;
         }
