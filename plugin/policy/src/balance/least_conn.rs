@@ -27,10 +27,8 @@ impl Balancer for LeastConn {
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
-        // Not through the question: what it points at would be looked up again for each server.
-        let in_flight = question.in_flight;
         self.least.fill(question, choices, |server| {
-            u64::from(in_flight.get(server).copied().unwrap_or(0))
+            u64::from(question.active(server))
         });
     }
 
@@ -61,13 +59,13 @@ impl Balancer for LeastConn {
 pub(super) struct LeastLoad {
     turns: Turns,
     /// Those who may come into the list, while they are looked for: kept between requests to spare an allocation.
-    near: Vec<u16>,
+    near: Vec<usize>,
 }
 
 impl LeastLoad {
     pub(super) fn rebuild(&mut self, servers: &[Share<'_>], eligible: &ServerMask, start: u32) {
         self.turns.rebuild(servers, eligible, start);
-        self.near = vec![0; servers.len().min(ServerMask::SERVERS_MAX)];
+        self.near = Vec::with_capacity(servers.len());
     }
 
     pub(super) fn reweigh(&mut self, servers: &[Share<'_>]) {
@@ -85,7 +83,7 @@ impl LeastLoad {
         if room == 0 {
             return;
         }
-        let (leaders, near) = self.look(question, choices, room, load);
+        let leaders = self.look(question, choices, room, load);
         let is_below = |rank: LoadPerWeight| leaders.bar().is_none_or(|bar| rank < bar);
         // Fewer than there is room for: all of them come in, equals in turns.
         let mut below = leaders.ranked().filter(|(rank, _)| is_below(*rank));
@@ -107,84 +105,72 @@ impl LeastLoad {
                 .fill_among(equals.iter(), advance(question, equals.len()), choices);
         }
         if leaders.bar().is_some() {
-            let advance = advance(question, near.saturating_sub(count));
-            let near = self.near.iter().take(near).map(|near| usize::from(*near));
-            self.turns.fill_among(near, advance, choices);
+            let advance = advance(question, self.near.len().saturating_sub(count));
+            self.turns
+                .fill_among(self.near.iter().copied(), advance, choices);
         }
     }
 
-    /// The `room` of the least load; if there are so many, those whose load is at most that of the last of them are the first so many
-    /// that are `near`.
+    /// The `room` of the least load; if there are so many, those whose load is at most that of the last of them are `near`.
     fn look(
         &mut self,
         question: &Question<'_>,
         choices: &Choices,
         room: usize,
         load: impl Fn(usize) -> u64,
-    ) -> (Leaders<LoadPerWeight, ENDPOINTS_MAX>, usize) {
-        let (turns, near) = (self.turns.weights(), self.near.as_mut_slice());
-        let rank = |server: usize| {
-            let (load, weight) = (load(server), turns(server));
-            LoadPerWeight { load, weight }
-        };
+    ) -> Leaders<LoadPerWeight, ENDPOINTS_MAX> {
         let mut leaders = Leaders::new();
         let mut bar: Option<LoadPerWeight> = None;
-        let mut count = 0;
         // Those before this place came when the bar was higher.
         let mut settled = 0;
-        let mut take = |server: u16, count: usize| {
-            near.get_mut(count).map_or(count, |place| {
-                *place = server;
-                count + 1
-            })
-        };
+        self.near.clear();
         for server in question.left(choices) {
-            let known = rank(server);
-            if known.weight == 0 {
+            let weight = self.turns.weight(server);
+            if weight == 0 {
                 break;
             }
-            let index = u16::try_from(server).unwrap_or(u16::MAX);
+            let load = load(server);
             if let Some(bar) = bar {
                 // Nobody is less busy than who is idle, whatever the weights: no products then.
                 if bar.load == 0 {
-                    if known.load == 0 {
-                        count = take(index, count);
+                    if load == 0 {
+                        self.near.push(server);
                     }
                     continue;
                 }
-                match known.cmp(&bar) {
+                match (LoadPerWeight { load, weight }).cmp(&bar) {
                     Ordering::Less => {}
                     Ordering::Equal => {
-                        count = take(index, count);
+                        self.near.push(server);
                         continue;
                     }
                     Ordering::Greater => continue,
                 }
             }
-            count = take(index, count);
-            leaders.offer(known, server, room);
+            self.near.push(server);
+            leaders.offer(LoadPerWeight { load, weight }, server, room);
             bar = leaders.bar();
-            settled = count;
+            settled = self.near.len();
         }
-        let Some(bar) = bar else {
-            return (leaders, count);
-        };
-        let mut kept = 0;
-        for place in 0..count {
-            let Some(server) = near.get(place).copied() else {
-                break;
-            };
-            if place >= settled && kept == place {
-                return (leaders, count);
-            }
-            if place >= settled || rank(usize::from(server)) <= bar {
-                if let Some(place) = near.get_mut(kept) {
+        if let Some(bar) = bar {
+            let mut kept = 0;
+            for place in 0..settled {
+                let known = self.near.get(place).copied();
+                let Some(server) = known.filter(|server| {
+                    let weight = self.turns.weight(*server);
+                    let load = load(*server);
+                    LoadPerWeight { load, weight } <= bar
+                }) else {
+                    continue;
+                };
+                if let Some(place) = self.near.get_mut(kept) {
                     *place = server;
                 }
                 kept += 1;
             }
+            self.near.drain(kept..settled);
         }
-        (leaders, kept)
+        leaders
     }
 
     /// One of `left` was used after others had failed: nginx would have picked it then, and moved the positions of those that were
