@@ -277,8 +277,11 @@ fn tick(
             pool.read_members(&mut HostShared);
         }
         is_changed |= version != pool.members_version();
-        if regained.is_some() && pool.needs_load() {
-            pool.publish_all(&vm.slots, &mut HostShared);
+        if pool.needs_load() {
+            match regained {
+                Some(_) => pool.publish_all(&vm.slots, &mut HostShared),
+                None => pool.mend_told(&vm.slots, &mut HostShared),
+            }
         }
         if pool.tick_limits(&mut vm.slots, &mut HostShared) == Freed::Some && pool.queue().is_some()
         {

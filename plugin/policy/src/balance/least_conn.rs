@@ -182,7 +182,7 @@ impl LeastLoad {
         load: impl Fn(usize) -> u64,
     ) {
         let mut least: Option<LoadPerWeight> = None;
-        let (mut count, mut is_equal) = (0, false);
+        self.near.clear();
         for candidate in left {
             let weight = self.turns.weight(candidate);
             if weight == 0 {
@@ -191,19 +191,17 @@ impl LeastLoad {
             let load = load(candidate);
             let rank = LoadPerWeight { load, weight };
             match least.map_or(Ordering::Less, |least| rank.cmp(&least)) {
-                Ordering::Less => (least, count, is_equal) = (Some(rank), 0, false),
+                Ordering::Less => {
+                    least = Some(rank);
+                    self.near.clear();
+                }
                 Ordering::Equal => {}
                 Ordering::Greater => continue,
             }
-            if let Some(place) = self.near.get_mut(count) {
-                *place = u16::try_from(candidate).unwrap_or(u16::MAX);
-                count += 1;
-            }
-            is_equal |= candidate == server;
+            self.near.push(candidate);
         }
-        if is_equal && count > 1 {
-            let equals = self.near.iter().take(count).copied().map(usize::from);
-            self.turns.used_among(server, equals);
+        if self.near.len() > 1 && self.near.contains(&server) {
+            self.turns.used_among(server, self.near.iter().copied());
         }
     }
 

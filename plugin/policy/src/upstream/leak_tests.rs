@@ -114,6 +114,8 @@ impl Vm {
             pool.tick(data);
             if lost {
                 pool.publish_all(&self.slots, data);
+            } else {
+                pool.mend_told(&self.slots, data);
             }
         }
     }
@@ -187,6 +189,31 @@ fn after_any_storm_all_counts_are_zero() {
             }
         }
     });
+}
+
+/// It stood still, and was taken for dead; another has its slot. What it writes there before it notices is not the last word.
+#[test]
+fn a_vm_that_has_lost_its_slot_hides_nobodys_load_for_long() {
+    let mut data = Map::default();
+    let (mut asleep, mut heir, mut reader) = (Vm::new(1), Vm::new(2), Vm::new(3));
+    let mut now_us = 1_000_000_000_000;
+    asleep.begin(&mut data, now_us);
+    for _ in 0..=STILL_TICKS_MAX {
+        now_us += 250_000;
+        reader.tick(&mut data, now_us);
+        heir.tick(&mut data, now_us);
+    }
+    heir.begin(&mut data, now_us);
+    assert_eq!(heir.slots.index(), asleep.slots.index());
+    now_us += 10_000;
+    asleep.begin(&mut data, now_us);
+    for _ in 0..2 {
+        now_us += 250_000;
+        for vm in [&mut asleep, &mut heir, &mut reader] {
+            vm.tick(&mut data, now_us);
+        }
+    }
+    assert_eq!(reader.load(&mut data, now_us).iter().sum::<u32>(), 3);
 }
 
 #[test]

@@ -165,6 +165,13 @@ pub(super) fn encode_index(owner: u64, stamps: &[u32], out: &mut Vec<u8>) {
     out.extend(stamps.iter().flat_map(|stamp| stamp.to_le_bytes()));
 }
 
+/// Whose index it is; `None` if it is none.
+pub(super) fn index_owner(index: &[u8]) -> Option<u64> {
+    index
+        .first_chunk::<8>()
+        .map(|owner| u64::from_le_bytes(*owner))
+}
+
 /// A number that differs when a record does, never 0. (Not a count: while a reload drains the old configuration, two pools write the
 /// same records, and their counts would say nothing to each other.)
 pub(super) fn stamp(entries: impl Iterator<Item = LoadEntry>) -> u32 {

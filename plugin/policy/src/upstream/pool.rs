@@ -399,6 +399,11 @@ impl Pool {
         self.load.publish_all(&self.name, slots, data);
     }
 
+    /// Each tick: tells all again if a VM that had lost its slot to this one wrote over it.
+    pub fn mend_told(&mut self, slots: &Slots, data: &mut impl SharedData) {
+        self.load.mend(&self.name, slots, data);
+    }
+
     /// Takes note of the time, and reads other VMs' load if that was not done within [`super::LOAD_READ_INTERVAL_MS`].
     pub fn read_others(&mut self, now_us: u64, slots: &Slots, data: &mut impl SharedData) {
         self.load.read_others(&self.name, now_us, slots, data);

@@ -203,6 +203,24 @@ impl PoolLoad {
         }
     }
 
+    /// Tells all again if somebody wrote over it: a VM that stood still for so long that its slot was given away, and this VM got it, goes
+    /// on writing there until its next tick.
+    pub(super) fn mend(&mut self, pool: &str, slots: &Slots, data: &mut impl SharedData) {
+        let Some(slot) = slots.index() else { return };
+        let owner = if self.stamps.is_empty() {
+            LoadRecord::key(pool, slot, 0, &mut self.key);
+            let record = data.get(&self.key, &mut self.value);
+            record.and_then(|_| LoadRecord::decode(&self.value).map(|record| record.owner))
+        } else {
+            others_load::index_key(pool, slot, &mut self.key);
+            let index = data.get(&self.key, &mut self.value);
+            index.and_then(|_| others_load::index_owner(&self.value))
+        };
+        if owner.is_some_and(|owner| owner != slots.owner()) {
+            self.publish_all(pool, slots, data);
+        }
+    }
+
     /// Takes note of the time, and reads other VMs' load, unless that was done within [`LOAD_READ_INTERVAL_MS`].
     pub(super) fn read_others(
         &mut self,
