@@ -2,15 +2,15 @@
 
 use std::rc::Rc;
 
-use evenkeel_policy::exchange::{Answer, Decided, Decision, Exchange, LastAttempt, Policy};
+use evenkeel_policy::exchange::{Answer, Decided, Decision, Edits, Exchange, LastAttempt, Policy};
 use evenkeel_policy::upstream::{Chosen, Freed, Pool};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use crate::hostcalls;
+use crate::hostcalls::{self, Headers};
 use crate::request_facts::RequestFacts;
 use crate::root::SharedPolicy;
-use crate::steering::{Outcome, TurnedAway, carry_out, turn_away};
+use crate::steering::{Outcome, TurnedAway, carry_out, change, turn_away};
 use crate::virtual_machine::{self, HostShared, VirtualMachine};
 use crate::waiting::Waiter;
 
@@ -24,9 +24,17 @@ pub(crate) struct Stream {
     policy: SharedPolicy,
     /// Its own context, and that of its root.
     contexts: (u32, u32),
-    exchange: Exchange,
+    begun: Begun,
     /// While it waits for a server, and until it is looked at again afterwards.
     waiter: Option<Rc<Waiter>>,
+}
+
+/// What a request that was decided about leaves to do.
+#[derive(Default)]
+pub(crate) struct Begun {
+    pub(crate) exchange: Exchange,
+    /// What becomes of its response's headers.
+    pub(crate) response: Option<Edits>,
 }
 
 /// How a request comes to be decided about.
@@ -42,20 +50,30 @@ impl Stream {
         Self {
             policy,
             contexts,
-            exchange: Exchange::default(),
+            begun: Begun::default(),
             waiter: None,
         }
     }
 
     /// Takes over what became of the request while it waited.
     fn take_over(&mut self) {
-        if let Some(exchange) = self
-            .waiter
-            .as_ref()
-            .and_then(|waiter| waiter.take_exchange())
-        {
-            self.exchange = exchange;
+        let left = self.waiter.as_ref().and_then(|waiter| waiter.take_begun());
+        if let Some(begun) = left {
+            self.begun = begun;
             self.waiter = None;
+        }
+    }
+
+    /// Changes the headers of the response, once: those of an informational one (1xx) are not the response's.
+    fn change_response(&mut self) {
+        let Some(edits) = self.begun.response.take() else {
+            return;
+        };
+        let status = hostcalls::number_property(b"response\0code");
+        if status.is_some_and(|status| (100..200).contains(&status) && status != 101) {
+            self.begun.response = Some(edits);
+        } else {
+            change(Headers::Response, &edits);
         }
     }
 
@@ -65,7 +83,10 @@ impl Stream {
         if let Some(waiter) = self.waiter.take() {
             virtual_machine::with(|vm| vm.lines.leave(&waiter, &vm.slots));
         }
-        if matches!(self.exchange, Exchange::Unsteered | Exchange::Finished) {
+        if matches!(
+            self.begun.exchange,
+            Exchange::Unsteered | Exchange::Finished
+        ) {
             return;
         }
         let Ok(mut policy) = self.policy.try_borrow_mut() else {
@@ -74,7 +95,7 @@ impl Stream {
         let Some(policy) = policy.as_mut() else {
             return;
         };
-        if let Some((pool, server)) = self.exchange.finish(policy) {
+        if let Some((pool, server)) = self.begun.exchange.finish(policy) {
             virtual_machine::with(|vm| {
                 publish(vm, policy, pool, &[server]);
                 settle(vm, policy, pool);
@@ -99,18 +120,16 @@ impl HttpContext for Stream {
             return Action::Continue;
         };
         let outcome = virtual_machine::with(|vm| {
-            let (outcome, exchange, decided) = decide(vm, policy, Arrival::New);
+            let (outcome, begun, decided) = decide(vm, policy, Arrival::New);
             if outcome == Outcome::MustWait {
                 self.waiter = wait(vm, policy, decided, &self.policy, self.contexts);
             }
-            (outcome, exchange)
+            self.begun = begun;
+            outcome
         });
         match outcome {
-            Some((Outcome::Forwarded, exchange)) => {
-                self.exchange = exchange;
-                Action::Continue
-            }
-            Some((Outcome::Answered | Outcome::MustWait, _)) => Action::Pause,
+            Some(Outcome::Forwarded) => Action::Continue,
+            Some(Outcome::Answered | Outcome::MustWait) => Action::Pause,
             // Without steering headers the host answers 503 itself; waiting would be for ever.
             None => Action::Continue,
         }
@@ -118,7 +137,8 @@ impl HttpContext for Stream {
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         self.take_over();
-        let Some((pool_index, choices, began)) = self.exchange.awaiting() else {
+        self.change_response();
+        let Some((pool_index, choices, began)) = self.begun.exchange.awaiting() else {
             return Action::Continue;
         };
         let Ok(mut policy) = self.policy.try_borrow_mut() else {
@@ -141,7 +161,7 @@ impl HttpContext for Stream {
         } else {
             0
         };
-        if let Some((pool, moved)) = self.exchange.answered(policy, answer, now_us) {
+        if let Some((pool, moved)) = self.begun.exchange.answered(policy, answer, now_us) {
             virtual_machine::with(|vm| {
                 publish(vm, policy, pool, &moved);
                 settle(vm, policy, pool);
@@ -166,20 +186,20 @@ pub(crate) fn steer(
     vm: &mut VirtualMachine,
     policy: &mut Policy,
     arrival: Arrival,
-) -> (Outcome, Exchange) {
-    let (outcome, exchange, _) = decide(vm, policy, arrival);
-    (outcome, exchange)
+) -> (Outcome, Begun) {
+    let (outcome, begun, _) = decide(vm, policy, arrival);
+    (outcome, begun)
 }
 
 fn decide(
     vm: &mut VirtualMachine,
     policy: &mut Policy,
     arrival: Arrival,
-) -> (Outcome, Exchange, Decided) {
+) -> (Outcome, Begun, Decided) {
     if vm.slots.index().is_none() {
         claim(vm, policy);
     }
-    let facts = RequestFacts::fetch();
+    let facts = RequestFacts::fetch(policy);
     let VirtualMachine {
         random,
         slots,
@@ -205,14 +225,17 @@ fn decide(
     let outcome = carry_out(policy, &decided, edits, text);
     let exchange = match decided.decision {
         Decision::Steered { pool, choices } => Exchange::begun(policy, pool, choices),
-        Decision::NoRoute | Decision::NoServer { .. } | Decision::AllFull { .. } => {
-            Exchange::Unsteered
-        }
+        Decision::NoRoute
+        | Decision::Answered(_)
+        | Decision::NoServer { .. }
+        | Decision::AllFull { .. } => Exchange::Unsteered,
     };
     if let Some((pool, server)) = exchange.in_flight_on() {
         publish(vm, policy, pool, &[server]);
     }
-    (outcome, exchange, decided)
+    let response = policy.take_response_edits();
+    let begun = Begun { exchange, response };
+    (outcome, begun, decided)
 }
 
 /// Puts the current request in the line of its pool, or answers it if that is too long.

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 mod address_text;
+mod forwarded;
 mod trusted;
 
 pub use address_text::{parse_socket_address, write_ip};
@@ -30,15 +31,21 @@ pub struct RealIp {
 pub enum AddressHeader {
     /// `X-Forwarded-For`: all lines of it, the last line first.
     ForwardedFor,
+    /// `Forwarded` (RFC 7239): all lines of it, the last line first; of each element its `for`.
+    Forwarded,
+    /// None: the PROXY protocol's header before the request, which the host has read. The peer is the client.
+    ProxyProtocol,
     /// Any other header, by its lower-case name: only its first line, as in nginx.
     Named(Vec<u8>),
 }
 
 impl AddressHeader {
-    /// Its lower-case name.
+    /// Its lower-case name; of the PROXY protocol what the configuration calls it, which names no header.
     pub fn name(&self) -> &[u8] {
         match self {
             Self::ForwardedFor => b"x-forwarded-for",
+            Self::Forwarded => b"forwarded",
+            Self::ProxyProtocol => b"proxy_protocol",
             Self::Named(name) => name,
         }
     }
@@ -73,14 +80,20 @@ impl RealIp {
         let mut address = peer.to_canonical();
         let mut hops = HOPS_MAX;
         match &self.header {
+            AddressHeader::ProxyProtocol => {}
             AddressHeader::Named(_) => {
                 if let Some(line) = lines.next() {
                     self.walk_line(&mut address, line, &mut hops);
                 }
             }
-            AddressHeader::ForwardedFor => {
+            AddressHeader::ForwardedFor | AddressHeader::Forwarded => {
                 for line in lines.rev() {
-                    let ended = self.walk_line(&mut address, line, &mut hops);
+                    let ended = match self.header {
+                        AddressHeader::Forwarded => {
+                            self.walk_elements(&mut address, line, &mut hops)
+                        }
+                        _ => self.walk_line(&mut address, line, &mut hops),
+                    };
                     if ended == Line::Over || self.walk == Walk::LastOnly {
                         break;
                     }
@@ -88,6 +101,27 @@ impl RealIp {
             }
         }
         address
+    }
+
+    /// Walks the elements of one line of `Forwarded` from the right. Ends: at most as many rounds as a line's elements that are kept.
+    fn walk_elements(&self, address: &mut IpAddr, line: &[u8], hops: &mut usize) -> Line {
+        let Some(elements) = forwarded::Elements::of(line) else {
+            return Line::Over;
+        };
+        for element in elements.rightmost_first() {
+            if *hops == 0 || !self.trusted.contains(*address) {
+                return Line::Over;
+            }
+            *hops -= 1;
+            let Some(found) = forwarded::node_address(element) else {
+                return Line::Over;
+            };
+            *address = found;
+            if self.walk == Walk::LastOnly {
+                break;
+            }
+        }
+        Line::UsedUp
     }
 
     /// Walks one line from the right. Ends: each round shortens the line, and spends a hop.

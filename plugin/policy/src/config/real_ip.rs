@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use super::document::RealIpDocument;
 use super::names::shortened;
-use super::unserved::NOT_SERVED;
 use super::{ConfigError, TRUSTED_MAX};
 use crate::client_ip::{AddressHeader, RealIp, TrustedNetworks, Walk};
 use crate::exchange::is_header_name;
@@ -15,30 +14,7 @@ pub(super) fn real_ip(document: Option<&RealIpDocument>) -> Result<Option<RealIp
     let Some(document) = document else {
         return Ok(None);
     };
-    let texts = &document.trusted.0;
-    if texts.is_empty() {
-        return Err(ConfigError::new(
-            "real_ip.trusted",
-            "expected at least one address or network",
-        ));
-    }
-    if texts.len() > TRUSTED_MAX {
-        return Err(ConfigError::new(
-            "real_ip.trusted",
-            format!(
-                "expected at most {TRUSTED_MAX} networks, found {}",
-                texts.len()
-            ),
-        ));
-    }
-    let mut networks = Vec::with_capacity(texts.len());
-    for (index, text) in texts.iter().enumerate() {
-        networks.push(
-            network(text).map_err(|message| {
-                ConfigError::new(format!("real_ip.trusted[{index}]"), message)
-            })?,
-        );
-    }
+    let trusted = networks("real_ip.trusted", &document.trusted.0)?;
     let header = match document.header.as_deref() {
         None => AddressHeader::ForwardedFor,
         Some(name) => {
@@ -51,10 +27,30 @@ pub(super) fn real_ip(document: Option<&RealIpDocument>) -> Result<Option<RealIp
         Walk::LastOnly
     };
     Ok(Some(RealIp {
-        trusted: TrustedNetworks::new(&networks),
+        trusted,
         header,
         walk,
     }))
+}
+
+/// Reads a list of addresses and networks, which may not be empty: an empty one would mean nobody, and is taken for a mistake.
+pub(super) fn networks(path: &str, texts: &[String]) -> Result<TrustedNetworks, ConfigError> {
+    if texts.is_empty() {
+        let message = "expected at least one address or network";
+        return Err(ConfigError::new(path, message));
+    }
+    if texts.len() > TRUSTED_MAX {
+        let message = format!(
+            "expected at most {TRUSTED_MAX} networks, found {}",
+            texts.len()
+        );
+        return Err(ConfigError::new(path, message));
+    }
+    let read_one = |(index, text): (usize, &String)| {
+        network(text).map_err(|message| ConfigError::new(format!("{path}[{index}]"), message))
+    };
+    let read: Result<Vec<IpNet>, ConfigError> = texts.iter().enumerate().map(read_one).collect();
+    Ok(TrustedNetworks::new(&read?))
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
@@ -72,7 +68,8 @@ fn network(text: &str) -> Result<IpNet, String> {
 fn header(name: &str) -> Result<AddressHeader, String> {
     let lower = name.to_ascii_lowercase();
     match lower.as_str() {
-        "forwarded" | "proxy_protocol" => Err(format!("`{name}` is {NOT_SERVED}")),
+        "proxy_protocol" => Ok(AddressHeader::ProxyProtocol),
+        "forwarded" => Ok(AddressHeader::Forwarded),
         "x-forwarded-for" => Ok(AddressHeader::ForwardedFor),
         _ if is_header_name(&lower) => Ok(AddressHeader::Named(lower.into_bytes())),
         _ => Err(format!(

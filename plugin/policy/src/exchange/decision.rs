@@ -2,35 +2,53 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::action::{Action, RouteRule};
 use super::edits::Edits;
-use super::forwarded::{Peer, must_go};
+use super::forwarded::Peer;
 use super::hash_key::KeyFacts;
-use super::template::{HeaderTemplates, Values, make_request_id};
+use super::header_rules::HeaderRules;
+use super::noted::{Lines, Noted, note};
+use super::reply::Reply;
+use super::rewrite::Rewritten;
+use super::telling::{Addresses, Defaults, Telling, tell};
+use super::template::{REQUEST_ID_BYTES, Values, make_request_id};
 use crate::balance::{Choices, Facts};
-use crate::client_ip::{AddressHeader, RealIp, write_ip};
+use crate::client_ip::{AddressHeader, RealIp};
 use crate::config::Config;
 use crate::contract::{
-    EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER, RETRIABLE_STATUSES_HEADER, RETRY_ON_HEADER,
-    STEERING_HEADER,
+    MAX_RETRIES_HEADER, POOL_HEADER, RETRIABLE_STATUSES_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
 };
 use crate::random::Sequence;
-use crate::routing::Router;
+use crate::routing::{Normal, PathFault, RequestView, Router, normalise, split_query};
 use crate::upstream::{Chosen, InFlight, Pool};
 
-const REAL_IP: &[u8] = b"x-real-ip";
-const FORWARDED_FOR: &[u8] = b"x-forwarded-for";
-const FORWARDED_PROTO: &[u8] = b"x-forwarded-proto";
+const PATH: &[u8] = b":path";
 
 /// What a configuration says, with the state of its pools: one for each configuration of a VM.
 pub struct Policy {
     real_ip: Option<RealIp>,
-    request_headers: HeaderTemplates,
+    telling: Telling,
+    defaults: Defaults,
+    response_headers: HeaderRules,
     makes_request_ids: MakesRequestIds,
     router: Router,
+    rules: Vec<RouteRule>,
     pools: Vec<Pool>,
-    /// The key of the request that is being decided about: kept between requests to spare an allocation.
-    hash_key: Vec<u8>,
+    buffers: Buffers,
+    reply: Reply,
+    response_edits: Edits,
     no_route: u64,
+}
+
+/// What is written for one request and not needed after it: kept to spare allocations.
+#[derive(Debug, Default)]
+struct Buffers {
+    /// The target in its normal form, where that is not how it came.
+    normal: Vec<u8>,
+    /// The target as a route rewrites it, before and after it is brought into its normal form.
+    rewritten: Vec<u8>,
+    rewritten_normal: Vec<u8>,
+    hash_key: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +60,10 @@ enum MakesRequestIds {
 /// The head of a request: its peer, and its headers as pairs of lower-case name and value, pseudo-headers among them.
 #[derive(Debug, Clone)]
 pub struct Head<H> {
+    /// What a PROXY header says, or the socket's.
     pub peer: Option<SocketAddr>,
+    /// The socket's, where it was asked for: see [`Policy::needs_tcp_peer`].
+    pub tcp_peer: Option<SocketAddr>,
     pub pairs: H,
 }
 
@@ -51,12 +72,23 @@ pub struct Head<H> {
 pub enum Decision {
     /// No route matches: 404.
     NoRoute,
+    /// It is answered by [`Policy::reply`].
+    Answered(Answered),
     /// No server of the pool is eligible: 503.
     NoServer { pool: usize },
     /// All eligible servers of the pool have as many requests as they take: it waits, or 503.
     AllFull { pool: usize },
     /// These servers of the pool, in this order.
     Steered { pool: usize, choices: Choices },
+}
+
+/// Why a request gets an answer that no server gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    BadPath(PathFault),
+    Redirected,
+    Responded,
+    Denied,
 }
 
 /// What was decided, for whom.
@@ -74,58 +106,42 @@ pub enum Explain {
     NotAsked,
 }
 
-/// What a request's headers say, in one pass.
-struct Noted<'a> {
-    method: &'a [u8],
-    path: &'a [u8],
-    host: &'a [u8],
-    scheme: &'static [u8],
-    request_id: Option<&'a [u8]>,
-    forwarded_proto: Option<&'a [u8]>,
-    forwarded_for: Lines<'a>,
-    explain: Explain,
-}
-
-/// The lines of a header that may come more than once, and nearly never does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lines<'a> {
-    None,
-    One(&'a [u8]),
-    /// To be looked for once more.
-    Several,
-}
-
-impl<'a> Lines<'a> {
-    fn and(self, line: &'a [u8]) -> Self {
-        match self {
-            Self::None => Self::One(line),
-            Self::One(_) | Self::Several => Self::Several,
-        }
-    }
-}
-
 impl Policy {
     /// `start` is the VM's slot (0 without one).
     pub fn new(config: &Config, in_flight: &mut InFlight, start: u32) -> Self {
-        let needs_id = config
-            .request_headers
-            .iter()
-            .any(|(_, template)| template.needs_request_id());
+        let defaults = Defaults::of(&config.telling);
+        let in_answers = config.rules.iter().any(|rule| match &rule.action {
+            Action::Redirect { location, .. } => location.needs_request_id(),
+            Action::Respond(respond) => {
+                let mut headers = respond.headers.iter();
+                headers.any(|(_, template)| template.needs_request_id())
+            }
+            Action::Pool { .. } | Action::Deny { .. } => false,
+        });
+        let needs_id = defaults.request_id()
+            || config.telling.rules.needs_request_id()
+            || config.response_headers.needs_request_id()
+            || in_answers;
         Self {
             real_ip: config.real_ip.clone(),
-            request_headers: config.request_headers.clone(),
+            telling: config.telling.clone(),
+            defaults,
+            response_headers: config.response_headers.clone(),
             makes_request_ids: if needs_id {
                 MakesRequestIds::IfMissing
             } else {
                 MakesRequestIds::Never
             },
             router: config.router.clone(),
+            rules: config.rules.clone(),
             pools: config
                 .pools
                 .iter()
                 .map(|pool| Pool::new(pool, in_flight, start))
                 .collect(),
-            hash_key: Vec::new(),
+            buffers: Buffers::default(),
+            reply: Reply::default(),
+            response_edits: Edits::default(),
             no_route: 0,
         }
     }
@@ -139,13 +155,30 @@ impl Policy {
         &mut self.pools
     }
 
+    /// Whether [`Head::tcp_peer`] matters.
+    pub fn needs_tcp_peer(&self) -> bool {
+        self.router.needs_tcp_peer()
+    }
+
+    /// The answer to the request that was just decided about, if that is [`Decision::Answered`].
+    pub fn reply(&self) -> &Reply {
+        &self.reply
+    }
+
+    /// What becomes of the headers of the response to the request that was just decided about; `None`: nothing.
+    pub fn take_response_edits(&mut self) -> Option<Edits> {
+        let edits = std::mem::take(&mut self.response_edits);
+        (!edits.is_empty()).then_some(edits)
+    }
+
     /// Requests that no route matched, since it was asked last.
     pub fn take_no_route(&mut self) -> u64 {
         std::mem::take(&mut self.no_route)
     }
 
     /// Decides about a request, and writes into `edits` (cleared before) what its headers become. Allocates nothing once the
-    /// buffers have grown. `choose` is called with the pool: it looks at other VMs where that matters, and chooses.
+    /// buffers have grown, unless the configuration asks for what needs it. `choose` is called with the pool: it looks at other VMs
+    /// where that matters, and chooses.
     pub fn decide<'a, H>(
         &mut self,
         head: &Head<H>,
@@ -157,270 +190,198 @@ impl Policy {
         H: DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
         edits.clear();
+        self.response_edits.clear();
         let peer_ip = head.peer.map(|peer| peer.ip().to_canonical());
         let trust = self
             .real_ip
             .as_ref()
             .zip(peer_ip)
             .filter(|(real_ip, peer)| real_ip.trusted.contains(*peer));
-        let peer = if trust.is_some() {
+        let whose_word = if trust.is_some() {
             Peer::Trusted
         } else {
             Peer::Stranger
         };
-        let noted = self.note(head.pairs.clone(), peer, edits);
+        let real_ip = self.real_ip.as_ref();
+        let rules = &self.telling.rules;
+        let noted = note(head.pairs.clone(), whose_word, real_ip, rules, edits);
         let client = match trust {
-            Some((real_ip, peer)) => match (&real_ip.header, noted.forwarded_for) {
-                (AddressHeader::ForwardedFor, Lines::None) => {
-                    Some(real_ip.client(peer, std::iter::empty()))
-                }
-                (AddressHeader::ForwardedFor, Lines::One(line)) => {
-                    Some(real_ip.client(peer, std::iter::once(line)))
-                }
-                _ => {
-                    let lines = head
-                        .pairs
-                        .clone()
-                        .filter(|(name, _)| *name == real_ip.header.name());
-                    Some(real_ip.client(peer, lines.map(|(_, value)| value)))
-                }
-            },
+            Some((real_ip, peer)) => Some(client(real_ip, peer, &noted, &head.pairs)),
             None => peer_ip,
         };
-        let decided = |decision| Decided {
+        let addresses = Addresses {
+            whose_word,
+            peer: peer_ip,
+            client,
+        };
+        let mut buffers = std::mem::take(&mut self.buffers);
+        let decision =
+            self.decide_for(addresses, &noted, head, &mut buffers, random, edits, choose);
+        self.buffers = buffers;
+        Decided {
             decision,
             client,
             explain: noted.explain,
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the state of one decision, split for the borrow checker"
+    )]
+    fn decide_for<'a, H>(
+        &mut self,
+        addresses: Addresses,
+        noted: &Noted<'a>,
+        head: &Head<H>,
+        buffers: &mut Buffers,
+        random: &mut Sequence,
+        edits: &mut Edits,
+        choose: impl FnOnce(&mut Pool, &Facts<'_>, &mut Sequence) -> Chosen,
+    ) -> Decision
+    where
+        H: DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    {
+        let target = match normalise(noted.target, &mut buffers.normal) {
+            Ok(Normal::AsReceived) => noted.target,
+            Ok(Normal::Written) => buffers.normal.as_slice(),
+            Err(fault) => {
+                self.reply.bad_path(fault);
+                return Decision::Answered(Answered::BadPath(fault));
+            }
         };
-        let Some(pool_index) = self.router.pool(noted.host, noted.path, noted.method) else {
+        let (path, query) = split_query(target);
+        let made: [u8; REQUEST_ID_BYTES];
+        let request_id = match (noted.request_id, self.makes_request_ids) {
+            (Some(id), _) => id,
+            (None, MakesRequestIds::Never) => b"",
+            (None, MakesRequestIds::IfMissing) => {
+                made = make_request_id(random);
+                &made
+            }
+        };
+        let values = Values {
+            client: addresses.client,
+            peer: addresses.peer,
+            host: noted.host,
+            scheme: noted.scheme,
+            method: noted.method,
+            target,
+            path,
+            query,
+            request_id,
+        };
+        if !self.response_headers.is_empty() {
+            self.response_headers
+                .write(&values, &mut self.response_edits);
+        }
+        let view = RequestView {
+            host: noted.host,
+            method: noted.method,
+            path,
+            query,
+            client: addresses.client,
+            peer: addresses.peer,
+            tcp_peer: head
+                .tcp_peer
+                .map_or(addresses.peer, |peer| Some(peer.ip().to_canonical())),
+            pairs: &head.pairs,
+        };
+        let route = self.router.route(&view);
+        let Some(rule) = route.and_then(|route| self.rules.get(route)) else {
             self.no_route += 1;
-            return decided(Decision::NoRoute);
+            return Decision::NoRoute;
         };
+        let (pool_index, rewrite) = match &rule.action {
+            Action::Pool { pool, rewrite } => (*pool, rewrite.as_ref()),
+            Action::Redirect { status, location } => {
+                self.reply.redirect(*status, location, &values);
+                return Decision::Answered(Answered::Redirected);
+            }
+            Action::Respond(respond) => {
+                self.reply.respond(respond, &values);
+                return Decision::Answered(Answered::Responded);
+            }
+            Action::Deny { status } => {
+                self.reply
+                    .error(*status, "denied", "this request is not allowed");
+                return Decision::Answered(Answered::Denied);
+            }
+        };
+        let mut sent = target;
+        if let Some(rewrite) = rewrite
+            && rewrite.apply(path, query, &mut buffers.rewritten) == Rewritten::Written
+        {
+            sent = match normalise(&buffers.rewritten, &mut buffers.rewritten_normal) {
+                Ok(Normal::AsReceived) => &buffers.rewritten,
+                Ok(Normal::Written) => &buffers.rewritten_normal,
+                Err(fault) => {
+                    self.reply.bad_path(fault);
+                    return Decision::Answered(Answered::BadPath(fault));
+                }
+            };
+        }
         let Some(pool) = self.pools.get_mut(pool_index) else {
-            return decided(Decision::NoRoute);
+            return Decision::NoRoute;
         };
-        self.hash_key.clear();
+        buffers.hash_key.clear();
         if let Some(template) = pool.hash_key() {
             let facts = KeyFacts {
-                path: noted.path,
+                path: noted.target,
                 host: noted.host,
-                client,
+                client: addresses.client,
                 pairs: &head.pairs,
             };
-            template.write(&facts, &mut self.hash_key);
+            template.write(&facts, &mut buffers.hash_key);
         }
         let facts = Facts {
-            client,
-            hash_key: &self.hash_key,
+            client: addresses.client,
+            hash_key: &buffers.hash_key,
         };
         let choices = match choose(pool, &facts, random) {
             Chosen::Servers(choices) => choices,
-            Chosen::Nobody => return decided(Decision::NoServer { pool: pool_index }),
-            Chosen::AllFull => return decided(Decision::AllFull { pool: pool_index }),
+            Chosen::Nobody => return Decision::NoServer { pool: pool_index },
+            Chosen::AllFull => return Decision::AllFull { pool: pool_index },
         };
-        self.tell_servers(&noted, head, (peer, peer_ip, client), random, edits);
+        if sent != noted.target {
+            edits.set_with(PATH, |out| out.extend_from_slice(sent));
+        }
+        let (telling, defaults) = (&self.telling, &self.defaults);
+        tell(
+            telling,
+            defaults,
+            noted,
+            &head.pairs,
+            addresses,
+            &values,
+            edits,
+        );
         if let Some(pool) = self.pools.get(pool_index) {
             steer(pool, &choices, noted.method, edits);
         }
-        decided(Decision::Steered {
+        Decision::Steered {
             pool: pool_index,
             choices,
-        })
-    }
-
-    /// Why: for people, only when asked for. At most a few hundred bytes.
-    pub fn explain(&self, decided: &Decided, out: &mut Vec<u8>) {
-        out.clear();
-        let mut say = |text: &str| out.extend_from_slice(text.as_bytes());
-        let (pool, choices) = match decided.decision {
-            Decision::NoRoute => return say("no route matches"),
-            Decision::NoServer { pool } | Decision::AllFull { pool } => (pool, None),
-            Decision::Steered { pool, choices } => (pool, Some(choices)),
-        };
-        let Some(pool) = self.pools.get(pool) else {
-            return;
-        };
-        say("pool ");
-        say(pool.name());
-        let Some(choices) = choices else {
-            return say(match decided.decision {
-                Decision::AllFull { .. } => ": all servers have as many requests as they take",
-                _ => ": no server is eligible",
-            });
-        };
-        say(": ");
-        say(pool.algorithm().name());
-        for (place, server) in choices.iter().enumerate() {
-            say(match place {
-                0 => " chose ",
-                1 => "; next ",
-                _ => ", ",
-            });
-            say(pool.id(server));
-            if place == 0 {
-                say(" of ");
-                say(&pool.len().to_string());
-            }
-        }
-    }
-
-    /// Reads the headers once, and marks for removal those that must not go on.
-    fn note<'a>(
-        &self,
-        pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-        peer: Peer,
-        edits: &mut Edits,
-    ) -> Noted<'a> {
-        let mut noted = Noted {
-            method: b"",
-            path: b"",
-            host: b"",
-            scheme: b"http",
-            request_id: None,
-            forwarded_proto: None,
-            forwarded_for: Lines::None,
-            explain: Explain::NotAsked,
-        };
-        let address_header = self
-            .real_ip
-            .as_ref()
-            .and_then(|real_ip| match &real_ip.header {
-                AddressHeader::ForwardedFor => None,
-                AddressHeader::Named(name) => Some(name.as_slice()),
-            });
-        let removes = self.request_headers.removes();
-        for (name, value) in pairs {
-            // Most headers are let through by their first letter.
-            match name.first() {
-                Some(b':') => {
-                    noted.pseudo(name, value);
-                    continue;
-                }
-                Some(b'x') if noted.is_told(name, value, peer) => continue,
-                _ => {}
-            }
-            let removed = removes && self.request_headers.removes_header(name);
-            if removed || (must_go(name, peer, address_header) && !is_set(name)) {
-                edits.remove(name);
-            }
-        }
-        noted
-    }
-
-    /// X-Real-IP, X-Forwarded-For, X-Forwarded-Proto, and what the configuration sets.
-    fn tell_servers<'a, H>(
-        &self,
-        noted: &Noted<'a>,
-        head: &Head<H>,
-        (peer, peer_ip, client): (Peer, Option<IpAddr>, Option<IpAddr>),
-        random: &mut Sequence,
-        edits: &mut Edits,
-    ) where
-        H: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
-    {
-        let templates = &self.request_headers;
-        if !templates.names(REAL_IP) {
-            match client {
-                Some(client) => edits.set_with(REAL_IP, |out| write_ip(client, out)),
-                None => edits.remove(REAL_IP),
-            }
-        }
-        if !templates.names(FORWARDED_FOR) {
-            match peer_ip {
-                Some(peer_ip) => edits.set_with(FORWARDED_FOR, |out| {
-                    let mut before = |line: &[u8]| {
-                        if !line.is_empty() {
-                            out.extend_from_slice(line);
-                            out.extend_from_slice(b", ");
-                        }
-                    };
-                    match noted.forwarded_for {
-                        _ if peer == Peer::Stranger => {}
-                        Lines::None => {}
-                        Lines::One(line) => before(line),
-                        Lines::Several => head
-                            .pairs
-                            .clone()
-                            .filter(|(name, _)| *name == FORWARDED_FOR)
-                            .for_each(|(_, line)| before(line)),
-                    }
-                    // The hop that was really there, never the address that was found for it.
-                    write_ip(peer_ip, out);
-                }),
-                None => edits.remove(FORWARDED_FOR),
-            }
-        }
-        if !templates.names(FORWARDED_PROTO) && noted.forwarded_proto.is_none() {
-            edits.set(FORWARDED_PROTO, noted.scheme);
-        }
-        let made = match (self.makes_request_ids, noted.request_id) {
-            (MakesRequestIds::IfMissing, None) => Some(make_request_id(random)),
-            _ => None,
-        };
-        let (host, scheme, request_id) = (noted.host, noted.scheme, noted.request_id);
-        let values = Values {
-            client,
-            peer: peer_ip,
-            host,
-            scheme,
-            request_id,
-            made_request_id: made,
-        };
-        for (name, template) in templates.iter() {
-            if !template.is_empty() {
-                edits.set_named(name, |out| template.write(&values, out));
-            } else if [REAL_IP, FORWARDED_FOR, FORWARDED_PROTO].contains(&name) {
-                edits.remove(name);
-            }
         }
     }
 }
 
-impl<'a> Noted<'a> {
-    fn pseudo(&mut self, name: &[u8], value: &'a [u8]) {
-        match name {
-            b":method" => self.method = value,
-            b":path" => self.path = value,
-            b":authority" => self.host = value,
-            b":scheme" if value.eq_ignore_ascii_case(b"https") => self.scheme = b"https",
-            _ => {}
+/// The client's address, as a trusted peer tells it.
+fn client<'a, H>(real_ip: &RealIp, peer: IpAddr, noted: &Noted<'a>, pairs: &H) -> IpAddr
+where
+    H: DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone,
+{
+    match (&real_ip.header, noted.forwarded_for) {
+        (AddressHeader::ForwardedFor, Lines::None) => real_ip.client(peer, std::iter::empty()),
+        (AddressHeader::ForwardedFor, Lines::One(line)) => {
+            real_ip.client(peer, std::iter::once(line))
+        }
+        _ => {
+            let name = real_ip.header.name();
+            let lines = pairs.clone().filter(|(known, _)| *known == name);
+            real_ip.client(peer, lines.map(|(_, value)| value))
         }
     }
-
-    /// Takes note of a header that is set or removed later, once: whether it is one.
-    fn is_told(&mut self, name: &[u8], value: &'a [u8], peer: Peer) -> bool {
-        match name {
-            REAL_IP => {}
-            FORWARDED_FOR => self.forwarded_for = self.forwarded_for.and(value),
-            FORWARDED_PROTO => {
-                if peer == Peer::Trusted && self.forwarded_proto.is_none() {
-                    self.forwarded_proto = Some(value);
-                }
-            }
-            b"x-request-id" if self.request_id.is_none() => {
-                self.request_id = Some(value);
-                return false;
-            }
-            _ => {
-                if name == EXPLAIN_HEADER.as_bytes() {
-                    self.explain = Explain::Asked;
-                }
-                return false;
-            }
-        }
-        true
-    }
-}
-
-/// What is set anyway need not be removed before.
-fn is_set(name: &[u8]) -> bool {
-    let set = [
-        STEERING_HEADER,
-        POOL_HEADER,
-        RETRY_ON_HEADER,
-        MAX_RETRIES_HEADER,
-    ];
-    set.iter().any(|set| set.as_bytes() == name)
 }
 
 /// The headers that steer.

@@ -10,7 +10,7 @@ use crate::config::{Config, Document};
 use crate::random::Sequence;
 use crate::upstream::{Chosen, InFlight, Pool, SharedData, Slots, Written};
 
-fn policy(document: Value) -> Policy {
+pub(super) fn policy(document: Value) -> Policy {
     let config = Config::from_document(&Document::from_value(document).unwrap()).unwrap();
     Policy::new(&config, &mut InFlight::default(), 0)
 }
@@ -19,14 +19,14 @@ fn servers() -> Value {
     json!([{"address": "10.0.0.1:80", "id": "a"}, {"address": "10.0.0.2:80", "id": "b"}, {"address": "10.0.0.3:80", "id": "c"}])
 }
 
-fn shop() -> Value {
+pub(super) fn shop() -> Value {
     json!({
         "routes": [{"match": {"path_prefix": "/off"}, "pool": "off"}, {"match": {"host": "shop.example"}, "pool": "shop"}],
         "pools": {"shop": {"servers": servers()}, "off": {"servers": [{"address": "10.0.0.9:80", "down": true}]}},
     })
 }
 
-type Pair = (&'static str, &'static [u8]);
+pub(super) type Pair = (&'static str, &'static [u8]);
 const HEAD: [Pair; 4] = [
     (":authority", b"shop.example"),
     (":path", b"/x"),
@@ -34,7 +34,6 @@ const HEAD: [Pair; 4] = [
     (":scheme", b"http"),
 ];
 
-/// Decides about a request with these headers beside the usual ones; returns the changes as lines.
 fn choose(pool: &mut Pool, facts: &Facts<'_>, random: &mut Sequence) -> Chosen {
     let choices = pool.choose(facts, random);
     if choices.is_empty() {
@@ -44,7 +43,20 @@ fn choose(pool: &mut Pool, facts: &Facts<'_>, random: &mut Sequence) -> Chosen {
     }
 }
 
-fn decide(policy: &mut Policy, peer: &str, headers: &[Pair]) -> (Decided, Vec<String>) {
+/// Ids that were made are all alike.
+fn without_made_id(line: String) -> String {
+    match line.split_once(": ") {
+        Some((name @ ("x-request-id" | "x-id"), id))
+            if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+        {
+            format!("{name}: made")
+        }
+        _ => line,
+    }
+}
+
+/// Decides about a request with these headers beside the usual ones; returns the changes as lines.
+pub(super) fn decide(policy: &mut Policy, peer: &str, headers: &[Pair]) -> (Decided, Vec<String>) {
     let pairs: Vec<(&[u8], &[u8])> = HEAD
         .iter()
         .filter(|(name, _)| headers.iter().all(|(other, _)| other != name))
@@ -53,6 +65,7 @@ fn decide(policy: &mut Policy, peer: &str, headers: &[Pair]) -> (Decided, Vec<St
         .collect();
     let head = Head {
         peer: peer.parse().ok(),
+        tcp_peer: None,
         pairs: pairs.iter().copied(),
     };
     let mut edits = Edits::default();
@@ -61,9 +74,13 @@ fn decide(policy: &mut Policy, peer: &str, headers: &[Pair]) -> (Decided, Vec<St
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let line = |edit: Edit<'_>| match edit {
         Edit::Set { name, value } => format!("{}: {}", text(name), text(value)),
+        Edit::Add { name, value } => format!("{} added: {}", text(name), text(value)),
         Edit::Remove { name } => format!("{} removed", text(name)),
     };
-    (decided, edits.iter().map(line).collect())
+    (
+        decided,
+        edits.iter().map(line).map(without_made_id).collect(),
+    )
 }
 
 const STEERED: [&str; 4] = [
@@ -74,7 +91,7 @@ const STEERED: [&str; 4] = [
 ];
 
 #[track_caller]
-fn check(document: Value, peer: &str, headers: &[Pair], expected: &[&str]) {
+pub(super) fn check(document: Value, peer: &str, headers: &[Pair], expected: &[&str]) {
     let (decided, lines) = decide(&mut policy(document), peer, headers);
     assert!(
         matches!(decided.decision, Decision::Steered { .. }),
@@ -101,25 +118,33 @@ fn a_strangers_word_goes_no_further() {
         ("x-other", b"\xff\xfe"),
     ];
     let expected = [
-        "x-forwarded-host removed",
         "forwarded removed",
         "x_real_ip removed",
         "proxy removed",
         "x-real-ip: 192.0.2.1",
         "x-forwarded-for: 192.0.2.1",
         "x-forwarded-proto: http",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 80",
+        "x-request-id: made",
     ];
     check(shop(), "192.0.2.1:4711", &headers, &expected);
     let expected = [
         "x-real-ip: 192.0.2.1",
         "x-forwarded-for: 192.0.2.1",
         "x-forwarded-proto: http",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 80",
+        "x-request-id: made",
     ];
     check(shop(), "[::ffff:192.0.2.1]:4711", &[], &expected);
     let expected = [
         "x-real-ip: 2001:db8::1",
         "x-forwarded-for: 2001:db8::1",
         "x-forwarded-proto: https",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 443",
+        "x-request-id: made",
     ];
     check(
         shop(),
@@ -129,8 +154,10 @@ fn a_strangers_word_goes_no_further() {
     );
     let expected = [
         "x-real-ip removed",
-        "x-forwarded-for removed",
         "x-forwarded-proto: http",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 80",
+        "x-request-id: made",
     ];
     check(
         shop(),
@@ -144,13 +171,15 @@ fn a_strangers_word_goes_no_further() {
 fn a_trusted_peer_is_believed_and_the_hop_that_was_there_is_appended() {
     let mut document = shop();
     document["real_ip"] = json!({"trusted": "10.0.0.0/8"});
-    let headers: [Pair; 6] = [
+    let headers: [Pair; 8] = [
         ("x-forwarded-for", b"6.6.6.6"),
         ("x-forwarded-for", b"1.1.1.1, 10.0.0.5"),
         ("x-forwarded-proto", b"https"),
         ("x-forwarded-host", b"www.example.org"),
         ("x_forwarded_for", b"7.7.7.7"),
         ("x-real-ip", b"8.8.8.8"),
+        ("x-request-id", b"abc"),
+        ("x-forwarded-port", b"8443"),
     ];
     let expected = [
         "x_forwarded_for removed",
@@ -163,6 +192,9 @@ fn a_trusted_peer_is_believed_and_the_hop_that_was_there_is_appended() {
         "x-real-ip: 1.2.3.4",
         "x-forwarded-for: 10.0.0.7",
         "x-forwarded-proto: http",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 80",
+        "x-request-id: made",
     ];
     check(
         document.clone(),
@@ -175,6 +207,9 @@ fn a_trusted_peer_is_believed_and_the_hop_that_was_there_is_appended() {
         "x-real-ip: 192.0.2.1",
         "x-forwarded-for: 192.0.2.1",
         "x-forwarded-proto: http",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 80",
+        "x-request-id: made",
     ];
     check(
         document,
@@ -190,26 +225,32 @@ fn configured_headers_come_over_the_defaults() {
     document["request_headers"] = json!({"set": {
         "X-Real-IP": "$client_ip", "X-Forwarded-For": "", "X-Id": "$request_id", "X-Gone": "", "Host": "inner", "Forwarded": "host=$host",
     }});
-    let headers: [Pair; 2] = [("x-gone", b"1"), ("x-request-id", b"abc")];
+    let headers: [Pair; 3] = [
+        ("x-gone", b"1"),
+        ("x-forwarded-for", b"6.6.6.6"),
+        ("x-request-id", b"abc"),
+    ];
     let expected = [
         "x-gone removed",
+        "x-forwarded-for removed",
         "x-forwarded-proto: http",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 80",
+        "x-request-id: made",
         "forwarded: host=shop.example",
         "host: inner",
-        "x-forwarded-for removed",
-        "x-id: abc",
+        "x-id: made",
         "x-real-ip: 192.0.2.1",
     ];
     check(document.clone(), "192.0.2.1:1", &headers, &expected);
-    let (_, lines) = decide(&mut policy(document), "192.0.2.1:1", &[]);
-    let id = lines
-        .iter()
-        .find_map(|line| line.strip_prefix("x-id: "))
-        .unwrap();
+    let (_, lines) = decide(&mut policy(document.clone()), "192.0.2.1:1", &[]);
     assert!(
-        id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        "{id}"
+        !lines.iter().any(|line| line.contains("removed")),
+        "{lines:?}"
     );
+    document["real_ip"] = json!({"trusted": "192.0.2.1"});
+    let (_, lines) = decide(&mut policy(document), "192.0.2.1:1", &headers);
+    assert!(lines.contains(&"x-id: abc".to_owned()), "{lines:?}");
 }
 
 #[test]
@@ -294,6 +335,7 @@ fn requests_without_route_or_server_are_not_steered() {
     let mut edits = Edits::default();
     let head = Head {
         peer: None,
+        tcp_peer: None,
         pairs: std::iter::empty(),
     };
     assert_eq!(
