@@ -14,7 +14,7 @@ const RETRY_AFTER: &str = "5";
 pub(crate) enum Outcome {
     Forwarded,
     Answered,
-    /// Nothing was done: all servers are full, and there is a line to wait in.
+    /// Nothing was done: all servers are full, and there is a line to wait in; or it is not its turn yet under a limit.
     MustWait,
 }
 
@@ -31,6 +31,9 @@ pub(crate) fn carry_out(
             .get(pool)
             .is_some_and(|pool| pool.queue().is_some())
     {
+        return Outcome::MustWait;
+    }
+    if let Decision::Delayed { .. } = decided.decision {
         return Outcome::MustWait;
     }
     text.clear();
@@ -70,6 +73,8 @@ pub(crate) fn carry_out(
             );
             Outcome::Answered
         }
+        // Dealt with above.
+        Decision::Delayed { .. } => Outcome::MustWait,
         Decision::AllFull { pool } => {
             turn_away(pool_name(pool), TurnedAway::AllFull, text);
             Outcome::Answered
@@ -122,6 +127,13 @@ pub(crate) fn turn_away(pool: &str, reason: TurnedAway, text: &mut Vec<u8>) {
     };
     hostcalls::set_property(POOL_PROPERTY.as_bytes(), pool.as_bytes());
     answer(503, details, body, &[("retry-after", RETRY_AFTER)], text);
+}
+
+/// Answers a request that would have to wait for its turn where as many as may do so wait already.
+pub(crate) fn too_many_wait(text: &mut Vec<u8>) {
+    let body = "too many requests wait for their turn\n";
+    let more = [("retry-after", RETRY_AFTER)];
+    answer(429, "rate_limited", body, &more, text);
 }
 
 /// A short answer that says why, in its body, in a header and in the host's details.

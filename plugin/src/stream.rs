@@ -2,17 +2,23 @@
 
 use std::rc::Rc;
 
-use evenkeel_policy::exchange::{Answer, Decided, Decision, Edits, Exchange, LastAttempt, Policy};
-use evenkeel_policy::upstream::{Chosen, Freed, Pool};
+use evenkeel_policy::balance::Facts;
+use evenkeel_policy::exchange::{
+    Answer, Decided, Decision, Edits, Exchange, LastAttempt, Policy, Surroundings,
+};
+use evenkeel_policy::limits::{Admission, Admitted, LimitState, Ticket, Wanted};
+use evenkeel_policy::random::Sequence;
+use evenkeel_policy::upstream::{Chosen, Freed, Pool, Slots};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use crate::hostcalls::{self, Headers};
 use crate::request_facts::RequestFacts;
 use crate::root::SharedPolicy;
-use crate::steering::{Outcome, TurnedAway, carry_out, change, turn_away};
+use crate::steering::{Outcome, TurnedAway, carry_out, change, too_many_wait, turn_away};
+use crate::turns::Delayed;
 use crate::virtual_machine::{self, HostShared, VirtualMachine};
-use crate::waiting::Waiter;
+use crate::waiting::{Lines, Waiter};
 
 /// Bits of `response.flags` that say that the last attempt failed and the answer is the host's own: no healthy upstream (UH),
 /// upstream request timeout (UT), local reset (LR), upstream remote reset (UR), connection failure (UF), connection termination
@@ -27,6 +33,8 @@ pub(crate) struct Stream {
     begun: Begun,
     /// While it waits for a server, and until it is looked at again afterwards.
     waiter: Option<Rc<Waiter>>,
+    /// While it waits for its turn under a limit, and until it is looked at again afterwards.
+    delayed: Option<Rc<Delayed>>,
 }
 
 /// What a request that was decided about leaves to do.
@@ -35,6 +43,8 @@ pub(crate) struct Begun {
     pub(crate) exchange: Exchange,
     /// What becomes of its response's headers.
     pub(crate) response: Option<Edits>,
+    /// What it holds under limits until it ends.
+    pub(crate) tickets: Vec<Ticket>,
 }
 
 /// How a request comes to be decided about.
@@ -42,7 +52,19 @@ pub(crate) struct Begun {
 pub(crate) enum Arrival {
     /// It just came; who waits already comes first.
     New,
+    /// It has waited for its turn under a limit; who waits for a server already comes first.
+    AfterDelay,
     FirstInLine,
+}
+
+impl Arrival {
+    fn admission(self) -> Admission {
+        match self {
+            Self::New => Admission::Ask,
+            Self::AfterDelay => Admission::AfterDelay,
+            Self::FirstInLine => Admission::Granted,
+        }
+    }
 }
 
 impl Stream {
@@ -52,15 +74,28 @@ impl Stream {
             contexts,
             begun: Begun::default(),
             waiter: None,
+            delayed: None,
         }
     }
 
     /// Takes over what became of the request while it waited.
     fn take_over(&mut self) {
+        let left = self
+            .delayed
+            .as_ref()
+            .and_then(|delayed| delayed.take_left());
+        if let Some(left) = left {
+            self.delayed = None;
+            self.waiter = left.waiter;
+            self.begun = left.begun;
+        }
         let left = self.waiter.as_ref().and_then(|waiter| waiter.take_begun());
         if let Some(begun) = left {
-            self.begun = begun;
             self.waiter = None;
+            // What it was let in with it holds until its end.
+            let tickets = std::mem::take(&mut self.begun.tickets);
+            self.begun = begun;
+            self.begun.tickets.extend(tickets);
         }
     }
 
@@ -82,6 +117,13 @@ impl Stream {
         self.take_over();
         if let Some(waiter) = self.waiter.take() {
             virtual_machine::with(|vm| vm.lines.leave(&waiter, &vm.slots));
+        }
+        if let Some(delayed) = self.delayed.take() {
+            virtual_machine::with(|vm| vm.turns.leave(&delayed));
+        }
+        let tickets = std::mem::take(&mut self.begun.tickets);
+        if !tickets.is_empty() {
+            virtual_machine::with(|vm| release(vm, &tickets));
         }
         if matches!(
             self.begun.exchange,
@@ -120,9 +162,18 @@ impl HttpContext for Stream {
             return Action::Continue;
         };
         let outcome = virtual_machine::with(|vm| {
-            let (outcome, begun, decided) = decide(vm, policy, Arrival::New);
-            if outcome == Outcome::MustWait {
-                self.waiter = wait(vm, policy, decided, &self.policy, self.contexts);
+            let (outcome, begun, decided) = steer(vm, policy, Arrival::New);
+            match (outcome, decided.decision) {
+                (Outcome::MustWait, Decision::Delayed { ms }) => {
+                    self.delayed = vm.turns.join(ms, &self.policy, self.contexts.0);
+                    if self.delayed.is_none() {
+                        too_many_wait(&mut vm.text);
+                    }
+                }
+                (Outcome::MustWait, _) => {
+                    self.waiter = wait(vm, policy, decided, &self.policy, self.contexts);
+                }
+                (Outcome::Forwarded | Outcome::Answered, _) => {}
             }
             self.begun = begun;
             outcome
@@ -181,17 +232,51 @@ impl Drop for Stream {
     }
 }
 
-/// Decides about the request of the current context, and carries it out.
-pub(crate) fn steer(
-    vm: &mut VirtualMachine,
-    policy: &mut Policy,
+/// What a decision needs of the VM.
+struct Around<'a> {
     arrival: Arrival,
-) -> (Outcome, Begun) {
-    let (outcome, begun, _) = decide(vm, policy, arrival);
-    (outcome, begun)
+    slots: &'a Slots,
+    lines: &'a mut Lines,
+    limits: &'a mut LimitState,
 }
 
-fn decide(
+impl Surroundings for Around<'_> {
+    fn admit(&mut self, wanted: &[Wanted<'_>], random: &mut Sequence) -> Admitted {
+        let at = (now_us() / 1_000, random.next_u64());
+        let admission = self.arrival.admission();
+        self.limits
+            .admit(wanted, admission, at, self.slots, &mut HostShared)
+    }
+
+    fn choose(&mut self, pool: &mut Pool, facts: &Facts<'_>, random: &mut Sequence) -> Chosen {
+        if pool.needs_load() {
+            pool.read_others(now_us(), self.slots, &mut HostShared);
+        } else if pool.needs_time() {
+            pool.note_time(now_us());
+        }
+        if self.arrival != Arrival::FirstInLine
+            && pool.queue().is_some()
+            && self
+                .lines
+                .are_before(pool.name(), pool.is_busy(), self.slots)
+        {
+            return Chosen::AllFull;
+        }
+        pool.choose_within_limits(facts, random, self.slots, &mut HostShared)
+    }
+}
+
+/// Gives back what a request held under limits.
+fn release(vm: &mut VirtualMachine, tickets: &[Ticket]) {
+    let now_ms = now_us() / 1_000;
+    for ticket in tickets {
+        vm.limits
+            .release(ticket, now_ms, &vm.slots, &mut HostShared);
+    }
+}
+
+/// Decides about the request of the current context, and carries it out.
+pub(crate) fn steer(
     vm: &mut VirtualMachine,
     policy: &mut Policy,
     arrival: Arrival,
@@ -206,40 +291,39 @@ fn decide(
         edits,
         text,
         lines,
+        limits,
         ..
     } = vm;
-    let decided = policy.decide(&facts.head(), random, edits, |pool, facts, random| {
-        if pool.needs_load() {
-            pool.read_others(now_us(), slots, &mut HostShared);
-        } else if pool.needs_time() {
-            pool.note_time(now_us());
-        }
-        if arrival == Arrival::New
-            && pool.queue().is_some()
-            && lines.are_before(pool.name(), pool.is_busy(), slots)
-        {
-            return Chosen::AllFull;
-        }
-        pool.choose_within_limits(facts, random, slots, &mut HostShared)
-    });
+    let mut around = Around {
+        arrival,
+        slots,
+        lines,
+        limits,
+    };
+    let admission = arrival.admission();
+    let decided = policy.decide(&facts.head(), random, edits, admission, &mut around);
     let outcome = carry_out(policy, &decided, edits, text);
     let exchange = match decided.decision {
         Decision::Steered { pool, choices } => Exchange::begun(policy, pool, choices),
         Decision::NoRoute
         | Decision::Answered(_)
+        | Decision::Delayed { .. }
         | Decision::NoServer { .. }
         | Decision::AllFull { .. } => Exchange::Unsteered,
     };
     if let Some((pool, server)) = exchange.in_flight_on() {
         publish(vm, policy, pool, &[server]);
     }
-    let response = policy.take_response_edits();
-    let begun = Begun { exchange, response };
+    let begun = Begun {
+        exchange,
+        response: policy.take_response_edits(),
+        tickets: policy.take_tickets(),
+    };
     (outcome, begun, decided)
 }
 
 /// Puts the current request in the line of its pool, or answers it if that is too long.
-fn wait(
+pub(crate) fn wait(
     vm: &mut VirtualMachine,
     policy: &Policy,
     decided: Decided,

@@ -6,11 +6,13 @@
 use std::cell::RefCell;
 
 use evenkeel_policy::exchange::Edits;
+use evenkeel_policy::limits::LimitState;
 use evenkeel_policy::random::Sequence;
 use evenkeel_policy::upstream::{InFlight, Lease, SharedData, Slots, Written};
 
 use crate::hostcalls;
 use crate::metrics::Metrics;
+use crate::turns::Turns;
 use crate::waiting::Lines;
 
 /// The state of a VM.
@@ -22,6 +24,8 @@ pub(crate) struct VirtualMachine {
     pub(crate) text: Vec<u8>,
     pub(crate) metrics: Metrics,
     pub(crate) lines: Lines,
+    pub(crate) limits: LimitState,
+    pub(crate) turns: Turns,
     pub(crate) lease: Lease,
     /// The root context that checks, if this VM is the one: that of the newest configuration. 0: none does.
     pub(crate) checking_root: u64,
@@ -44,6 +48,8 @@ impl VirtualMachine {
             text: Vec::new(),
             metrics: Metrics::default(),
             lines: Lines::default(),
+            limits: LimitState::default(),
+            turns: Turns::default(),
             lease: Lease::default(),
             checking_root: 0,
             roots: 0,

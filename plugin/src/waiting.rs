@@ -323,7 +323,7 @@ fn serve(pool: &str, order: Order) {
                 return;
             };
             let steered = virtual_machine::with(|vm| steer(vm, policy, Arrival::FirstInLine));
-            let Some((now, begun)) = steered else {
+            let Some((now, begun, _)) = steered else {
                 return;
             };
             if now == Outcome::MustWait {

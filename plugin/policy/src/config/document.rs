@@ -23,6 +23,8 @@ pub struct Document {
     pub(super) request_headers: Option<RequestHeadersDocument>,
     pub(super) response_headers: Option<ResponseHeadersDocument>,
     #[serde(default)]
+    pub(super) limits: Named<LimitDocument>,
+    #[serde(default)]
     pub(super) routes: Vec<RouteDocument>,
     #[serde(default)]
     pub(super) pools: Named<PoolDocument>,
@@ -76,6 +78,19 @@ pub(super) struct ResponseHeadersDocument {
     pub(super) add: Named<String>,
     #[serde(default)]
     pub(super) remove: OneOrMany,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitDocument {
+    pub(super) rate: Option<String>,
+    pub(super) in_flight: Option<u64>,
+    pub(super) burst: Option<u64>,
+    pub(super) delay: Option<u64>,
+    pub(super) nodelay: Option<bool>,
+    pub(super) key: Option<String>,
+    pub(super) table: Option<u64>,
+    pub(super) status: Option<u64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::balance::Algorithm;
 use crate::exchange::{HashKey, HeaderRules, RouteRule, Telling};
+use crate::limits::Limit;
 use crate::routing::Router;
 
 pub use crate::client_ip::RealIp;
@@ -28,6 +29,7 @@ mod names;
 mod pools;
 mod real_ip;
 mod request_headers;
+mod request_limits;
 mod retry_on;
 mod route_document;
 mod routes;
@@ -59,6 +61,10 @@ pub const REGEXES_MAX: usize = 128;
 pub const TRUSTED_MAX: usize = 4_096;
 /// Most headers in each list of `request_headers` and `response_headers`.
 pub const HEADER_SETS_MAX: usize = 64;
+/// Most `limits`.
+pub const LIMITS_MAX: usize = 64;
+/// Most keys of all their tables together: what hosts keep for us is bounded.
+pub const TABLES_MAX: u64 = 262_144;
 /// Largest configuration text of a filter, bytes.
 pub const CONFIGURATION_BYTES_MAX: usize = 8 << 20;
 
@@ -115,6 +121,8 @@ pub struct Config {
     pub router: Router,
     /// What the routes do, by their index.
     pub rules: Vec<RouteRule>,
+    /// Limits by name, in the order of their names.
+    pub limits: Vec<Limit>,
     /// The routes in order, in words, for people (`evenkeel check`).
     pub routes: Vec<RouteSummary>,
     /// Pools by name, in the order of their names: an index into this is a pool's id for this configuration's life.
@@ -243,7 +251,9 @@ impl Config {
     /// Makes a valid configuration of what was written, or says what is wrong first.
     pub fn from_document(document: &Document) -> Result<Self, ConfigError> {
         let pools = pools::pools(&document.pools)?;
-        let routes = routes::routes(&document.routes, &pools, &[])?;
+        let limits = request_limits::limits(&document.limits)?;
+        let names: Vec<&str> = limits.iter().map(|limit| limit.name.as_str()).collect();
+        let routes = routes::routes(&document.routes, &pools, &names)?;
         let response_headers = document.response_headers.as_ref();
         Ok(Self {
             real_ip: real_ip::real_ip(document.real_ip.as_ref())?,
@@ -251,6 +261,7 @@ impl Config {
             response_headers: request_headers::response_headers(response_headers)?,
             router: routes.router,
             rules: routes.rules,
+            limits,
             routes: routes.summaries,
             pools,
         })

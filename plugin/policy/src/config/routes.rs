@@ -18,14 +18,13 @@ use super::route_document::{
 };
 use super::{ConfigError, MATCH_VALUES_MAX, PoolConfig, REGEXES_MAX, ROUTES_MAX, RouteSummary};
 use crate::exchange::{Action, Respond, Rewrite, RouteRule, Template};
+use crate::limits::ROUTE_LIMITS_MAX;
 use crate::routing::{Case, Conditions, Route, Router};
 
 /// Longest body of `respond`, bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Most headers of `respond`.
 const RESPOND_HEADERS_MAX: usize = 64;
-/// Most limits of one route.
-const ROUTE_LIMITS_MAX: usize = 8;
 
 /// All routes of a configuration.
 pub(super) struct Routes {

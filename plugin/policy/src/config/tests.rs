@@ -154,7 +154,7 @@ fn wrong_shapes_are_told_in_plain_words() {
     refused(
         json!({"zzzzzzzz": {}}),
         "zzzzzzzz",
-        "known here: real_ip, request_headers, response_headers, routes, pools",
+        "known here: real_ip, request_headers, response_headers, limits, routes, pools",
     );
     refused(
         with_server_key("wieght", json!(5)),

@@ -161,9 +161,8 @@ fn routes_look_at_whose_address_it_is() {
     };
     let mut edits = Edits::default();
     let mut random = crate::random::Sequence::new(1);
-    let decided = policy.decide(&head, &mut random, &mut edits, |pool, facts, random| {
-        crate::upstream::Chosen::Servers(pool.choose(facts, random))
-    });
+    let (admission, mut alone) = (crate::limits::Admission::Ask, super::tests::Alone);
+    let decided = policy.decide(&head, &mut random, &mut edits, admission, &mut alone);
     assert!(
         matches!(decided.decision, Decision::Steered { .. }),
         "{decided:?}"
@@ -200,4 +199,81 @@ fn the_headers_of_responses_are_known_with_the_request() {
         assert_eq!(found, expected, "{lines:?}");
         assert!(policy.take_response_edits().is_none(), "once");
     }
+}
+
+/// Says always the same, and what it is asked.
+struct Strict(crate::limits::Admitted, Vec<String>);
+
+impl Surroundings for Strict {
+    fn admit(
+        &mut self,
+        wanted: &[crate::limits::Wanted<'_>],
+        _random: &mut crate::random::Sequence,
+    ) -> crate::limits::Admitted {
+        let asked = wanted.iter();
+        let asked = asked.map(|wanted| {
+            format!(
+                "{}={}",
+                wanted.limit.name,
+                String::from_utf8_lossy(wanted.key)
+            )
+        });
+        self.1.extend(asked);
+        self.0.clone()
+    }
+
+    fn choose(
+        &mut self,
+        pool: &mut crate::upstream::Pool,
+        facts: &crate::balance::Facts<'_>,
+        random: &mut crate::random::Sequence,
+    ) -> crate::upstream::Chosen {
+        super::tests::Alone.choose(pool, facts, random)
+    }
+}
+
+#[test]
+fn limits_are_asked_with_the_keys_of_the_request() {
+    use crate::limits::{Admission, Admitted, Refusal};
+    let mut document = with_routes(json!([]));
+    document["limits"] = json!({
+        "a": {"rate": "1r/s"}, "b": {"in_flight": 2, "key": "$cookie(sid)"}, "c": {"rate": "1r/s", "key": "$host$path"},
+    });
+    document["routes"][1]["limit"] = json!(["c", "b", "a"]);
+    let mut policy = policy(document);
+    let pairs: [(&[u8], &[u8]); 3] = [
+        (b":path", b"/x"),
+        (b":method", b"GET"),
+        (b":authority", b"shop.example"),
+    ];
+    let head = Head {
+        peer: "192.0.2.1:1".parse().ok(),
+        tcp_peer: None,
+        pairs: pairs.iter().copied(),
+    };
+    let mut decide = |admission, answer| {
+        let mut strict = Strict(answer, Vec::new());
+        let mut random = crate::random::Sequence::new(1);
+        let mut edits = Edits::default();
+        let decided = policy.decide(&head, &mut random, &mut edits, admission, &mut strict);
+        (decided.decision, strict.1, policy.reply().clone())
+    };
+    let why = Refusal::Rate { retry_after_s: 7 };
+    let (decision, asked, reply) = decide(Admission::Ask, Admitted::Refused { why, status: 429 });
+    assert_eq!(decision, Decision::Answered(Answered::Limited(why)));
+    assert_eq!(
+        asked,
+        ["c=shop.example/x", "a=192.0.2.1"],
+        "an empty key is not limited"
+    );
+    assert_eq!(reply.status, 429);
+    assert!(
+        reply
+            .headers
+            .contains(&(b"retry-after".to_vec(), b"7".to_vec()))
+    );
+    let (decision, _, _) = decide(Admission::Ask, Admitted::Delayed { ms: 5 });
+    assert_eq!(decision, Decision::Delayed { ms: 5 });
+    let (decision, asked, _) = decide(Admission::Granted, Admitted::Delayed { ms: 5 });
+    assert!(matches!(decision, Decision::Steered { .. }) && asked.is_empty());
 }

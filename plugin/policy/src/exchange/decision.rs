@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::contract::{
     MAX_RETRIES_HEADER, POOL_HEADER, RETRIABLE_STATUSES_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
 };
+use crate::limits::{Admission, Admitted, Limit, Refusal, Ticket, Wanted};
 use crate::random::Sequence;
 use crate::routing::{Normal, PathFault, RequestView, Router, normalise, split_query};
 use crate::upstream::{Chosen, InFlight, Pool};
@@ -33,10 +34,12 @@ pub struct Policy {
     makes_request_ids: MakesRequestIds,
     router: Router,
     rules: Vec<RouteRule>,
+    limits: Vec<Limit>,
     pools: Vec<Pool>,
     buffers: Buffers,
     reply: Reply,
     response_edits: Edits,
+    tickets: Vec<Ticket>,
     no_route: u64,
 }
 
@@ -49,6 +52,17 @@ struct Buffers {
     rewritten: Vec<u8>,
     rewritten_normal: Vec<u8>,
     hash_key: Vec<u8>,
+    /// Keys of limits, one after the other.
+    limit_keys: Vec<u8>,
+}
+
+/// What a decision needs of the VM.
+pub trait Surroundings {
+    /// Whether a request is within its limits.
+    fn admit(&mut self, wanted: &[Wanted<'_>], random: &mut Sequence) -> Admitted;
+
+    /// Looks at other VMs where that matters, and chooses servers.
+    fn choose(&mut self, pool: &mut Pool, facts: &Facts<'_>, random: &mut Sequence) -> Chosen;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +88,8 @@ pub enum Decision {
     NoRoute,
     /// It is answered by [`Policy::reply`].
     Answered(Answered),
+    /// It has to wait for so long, and is then decided about again with [`Admission::AfterDelay`].
+    Delayed { ms: u64 },
     /// No server of the pool is eligible: 503.
     NoServer { pool: usize },
     /// All eligible servers of the pool have as many requests as they take: it waits, or 503.
@@ -89,6 +105,7 @@ pub enum Answered {
     Redirected,
     Responded,
     Denied,
+    Limited(Refusal),
 }
 
 /// What was decided, for whom.
@@ -134,6 +151,7 @@ impl Policy {
             },
             router: config.router.clone(),
             rules: config.rules.clone(),
+            limits: config.limits.clone(),
             pools: config
                 .pools
                 .iter()
@@ -142,6 +160,7 @@ impl Policy {
             buffers: Buffers::default(),
             reply: Reply::default(),
             response_edits: Edits::default(),
+            tickets: Vec::new(),
             no_route: 0,
         }
     }
@@ -171,20 +190,30 @@ impl Policy {
         (!edits.is_empty()).then_some(edits)
     }
 
+    /// What the request that was just decided about holds until it ends.
+    pub fn take_tickets(&mut self) -> Vec<Ticket> {
+        std::mem::take(&mut self.tickets)
+    }
+
+    /// Whether requests may have to wait for their turn.
+    pub fn delays(&self) -> bool {
+        self.limits.iter().any(Limit::delays)
+    }
+
     /// Requests that no route matched, since it was asked last.
     pub fn take_no_route(&mut self) -> u64 {
         std::mem::take(&mut self.no_route)
     }
 
     /// Decides about a request, and writes into `edits` (cleared before) what its headers become. Allocates nothing once the
-    /// buffers have grown, unless the configuration asks for what needs it. `choose` is called with the pool: it looks at other VMs
-    /// where that matters, and chooses.
+    /// buffers have grown, unless the configuration asks for what needs it. `admission`: which limits are still to be looked at.
     pub fn decide<'a, H>(
         &mut self,
         head: &Head<H>,
         random: &mut Sequence,
         edits: &mut Edits,
-        choose: impl FnOnce(&mut Pool, &Facts<'_>, &mut Sequence) -> Chosen,
+        admission: Admission,
+        surroundings: &mut impl Surroundings,
     ) -> Decided
     where
         H: DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone,
@@ -215,8 +244,16 @@ impl Policy {
             client,
         };
         let mut buffers = std::mem::take(&mut self.buffers);
-        let decision =
-            self.decide_for(addresses, &noted, head, &mut buffers, random, edits, choose);
+        let decision = self.decide_for(
+            addresses,
+            &noted,
+            head,
+            &mut buffers,
+            random,
+            edits,
+            admission,
+            surroundings,
+        );
         self.buffers = buffers;
         Decided {
             decision,
@@ -237,7 +274,8 @@ impl Policy {
         buffers: &mut Buffers,
         random: &mut Sequence,
         edits: &mut Edits,
-        choose: impl FnOnce(&mut Pool, &Facts<'_>, &mut Sequence) -> Chosen,
+        admission: Admission,
+        surroundings: &mut impl Surroundings,
     ) -> Decision
     where
         H: DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone,
@@ -251,6 +289,23 @@ impl Policy {
             }
         };
         let (path, query) = split_query(target);
+        let view = RequestView {
+            host: noted.host,
+            method: noted.method,
+            path,
+            query,
+            client: addresses.client,
+            peer: addresses.peer,
+            tcp_peer: head
+                .tcp_peer
+                .map_or(addresses.peer, |peer| Some(peer.ip().to_canonical())),
+            pairs: &head.pairs,
+        };
+        let route = self.router.route(&view);
+        if route.is_none() && self.response_headers.is_empty() {
+            self.no_route += 1;
+            return Decision::NoRoute;
+        }
         let made: [u8; REQUEST_ID_BYTES];
         let request_id = match (noted.request_id, self.makes_request_ids) {
             (Some(id), _) => id,
@@ -275,23 +330,36 @@ impl Policy {
             self.response_headers
                 .write(&values, &mut self.response_edits);
         }
-        let view = RequestView {
-            host: noted.host,
-            method: noted.method,
-            path,
-            query,
-            client: addresses.client,
-            peer: addresses.peer,
-            tcp_peer: head
-                .tcp_peer
-                .map_or(addresses.peer, |peer| Some(peer.ip().to_canonical())),
-            pairs: &head.pairs,
-        };
-        let route = self.router.route(&view);
         let Some(rule) = route.and_then(|route| self.rules.get(route)) else {
             self.no_route += 1;
             return Decision::NoRoute;
         };
+        if !rule.limits.is_empty() && admission != Admission::Granted {
+            let limits = rule
+                .limits
+                .iter()
+                .filter_map(|limit| self.limits.get(*limit));
+            let facts = KeyFacts {
+                path: noted.target,
+                host: noted.host,
+                client: addresses.client,
+                pairs: &head.pairs,
+            };
+            match admitted(
+                limits,
+                &facts,
+                &mut buffers.limit_keys,
+                random,
+                surroundings,
+            ) {
+                Admitted::Yes(tickets) => self.tickets = tickets,
+                Admitted::Delayed { ms } => return Decision::Delayed { ms },
+                Admitted::Refused { why, status } => {
+                    self.reply.limited(status, why);
+                    return Decision::Answered(Answered::Limited(why));
+                }
+            }
+        }
         let (pool_index, rewrite) = match &rule.action {
             Action::Pool { pool, rewrite } => (*pool, rewrite.as_ref()),
             Action::Redirect { status, location } => {
@@ -338,7 +406,7 @@ impl Policy {
             client: addresses.client,
             hash_key: &buffers.hash_key,
         };
-        let choices = match choose(pool, &facts, random) {
+        let choices = match surroundings.choose(pool, &facts, random) {
             Chosen::Servers(choices) => choices,
             Chosen::Nobody => return Decision::NoServer { pool: pool_index },
             Chosen::AllFull => return Decision::AllFull { pool: pool_index },
@@ -364,6 +432,34 @@ impl Policy {
             choices,
         }
     }
+}
+
+/// Writes the keys of a request under its limits, and asks.
+fn admitted<'a, 'l, H>(
+    limits: impl Iterator<Item = &'l Limit> + Clone,
+    facts: &KeyFacts<'_, H>,
+    keys: &mut Vec<u8>,
+    random: &mut Sequence,
+    surroundings: &mut impl Surroundings,
+) -> Admitted
+where
+    H: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+{
+    keys.clear();
+    let mut ends = Vec::with_capacity(crate::limits::ROUTE_LIMITS_MAX);
+    for limit in limits.clone() {
+        limit.key.write(facts, keys);
+        ends.push(keys.len());
+    }
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let wanted: Vec<Wanted<'_>> = limits
+        .zip(starts.zip(&ends))
+        .filter_map(|(limit, (start, end))| {
+            let key = keys.get(start..*end)?;
+            (!key.is_empty()).then_some(Wanted { limit, key })
+        })
+        .collect();
+    surroundings.admit(&wanted, random)
 }
 
 /// The client's address, as a trusted peer tells it.

@@ -15,8 +15,10 @@ impl Policy {
                     Answered::Redirected => "redirected by its route",
                     Answered::Responded => "answered by its route",
                     Answered::Denied => "denied by its route",
+                    Answered::Limited(_) => "beyond a limit of its route",
                 });
             }
+            Decision::Delayed { .. } => return say("waits for its turn under a limit"),
             Decision::NoServer { pool } | Decision::AllFull { pool } => (pool, None),
             Decision::Steered { pool, choices } => (pool, Some(choices)),
         };

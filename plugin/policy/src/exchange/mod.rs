@@ -30,7 +30,7 @@ mod telling_tests;
 mod tests;
 
 pub use action::{Action, Respond, RouteRule};
-pub use decision::{Answered, Decided, Decision, Explain, Head, Policy};
+pub use decision::{Answered, Decided, Decision, Explain, Head, Policy, Surroundings};
 pub use edits::{Edit, Edits};
 pub use hash_key::HashKey;
 pub use header_rules::HeaderRules;

@@ -2,6 +2,7 @@
 
 use super::action::Respond;
 use super::template::{Template, Values};
+use crate::limits::Refusal;
 use crate::routing::PathFault;
 
 /// An answer. One for each policy: its buffers are used again.
@@ -27,6 +28,15 @@ impl Reply {
 
     pub(super) fn bad_path(&mut self, fault: PathFault) {
         self.error(400, "bad_path", &fault.to_string());
+    }
+
+    pub(super) fn limited(&mut self, status: u16, why: Refusal) {
+        let (name, retry_after_s) = match why {
+            Refusal::Rate { retry_after_s } => ("rate_limited", retry_after_s),
+            Refusal::InFlight => ("too_many_at_once", 1),
+        };
+        self.error(status, name, &why.to_string());
+        self.header(b"retry-after", retry_after_s.to_string().as_bytes());
     }
 
     pub(super) fn redirect(&mut self, status: u16, location: &Template, values: &Values<'_>) {

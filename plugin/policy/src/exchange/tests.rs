@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::balance::Facts;
 use crate::config::{Config, Document};
+use crate::limits::{Admission, Admitted, Wanted};
 use crate::random::Sequence;
 use crate::upstream::{Chosen, InFlight, Pool, SharedData, Slots, Written};
 
@@ -34,12 +35,21 @@ const HEAD: [Pair; 4] = [
     (":scheme", b"http"),
 ];
 
-fn choose(pool: &mut Pool, facts: &Facts<'_>, random: &mut Sequence) -> Chosen {
-    let choices = pool.choose(facts, random);
-    if choices.is_empty() {
-        Chosen::Nobody
-    } else {
-        Chosen::Servers(choices)
+/// A VM alone, in which everything is admitted.
+pub(super) struct Alone;
+
+impl Surroundings for Alone {
+    fn admit(&mut self, _wanted: &[Wanted<'_>], _random: &mut Sequence) -> Admitted {
+        Admitted::Yes(Vec::new())
+    }
+
+    fn choose(&mut self, pool: &mut Pool, facts: &Facts<'_>, random: &mut Sequence) -> Chosen {
+        let choices = pool.choose(facts, random);
+        if choices.is_empty() {
+            Chosen::Nobody
+        } else {
+            Chosen::Servers(choices)
+        }
     }
 }
 
@@ -70,7 +80,13 @@ pub(super) fn decide(policy: &mut Policy, peer: &str, headers: &[Pair]) -> (Deci
     };
     let mut edits = Edits::default();
     edits.set(b"left", b"over");
-    let decided = policy.decide(&head, &mut Sequence::new(1), &mut edits, choose);
+    let decided = policy.decide(
+        &head,
+        &mut Sequence::new(1),
+        &mut edits,
+        Admission::Ask,
+        &mut Alone,
+    );
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let line = |edit: Edit<'_>| match edit {
         Edit::Set { name, value } => format!("{}: {}", text(name), text(value)),
@@ -340,7 +356,13 @@ fn requests_without_route_or_server_are_not_steered() {
     };
     assert_eq!(
         policy
-            .decide(&head, &mut Sequence::new(1), &mut edits, choose)
+            .decide(
+                &head,
+                &mut Sequence::new(1),
+                &mut edits,
+                Admission::Ask,
+                &mut Alone
+            )
             .decision,
         Decision::NoRoute
     );
