@@ -7,17 +7,14 @@ use super::edits::Edits;
 use super::forwarded::Peer;
 use super::hash_key::KeyFacts;
 use super::header_rules::HeaderRules;
-use super::noted::{Lines, Noted, note};
+use super::noted::{Noted, note};
 use super::reply::Reply;
-use super::rewrite::Rewritten;
+use super::steps::{admitted, answer, client, rewritten, steer};
 use super::telling::{Addresses, Defaults, Telling, tell};
 use super::template::{REQUEST_ID_BYTES, Values, make_request_id};
 use crate::balance::{Choices, Facts};
-use crate::client_ip::{AddressHeader, RealIp};
+use crate::client_ip::RealIp;
 use crate::config::Config;
-use crate::contract::{
-    MAX_RETRIES_HEADER, POOL_HEADER, RETRIABLE_STATUSES_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
-};
 use crate::limits::{Admission, Admitted, Limit, Refusal, Ticket, Wanted};
 use crate::random::Sequence;
 use crate::routing::{Normal, PathFault, RequestView, Router, normalise, split_query};
@@ -334,24 +331,17 @@ impl Policy {
             self.no_route += 1;
             return Decision::NoRoute;
         };
+        let keys = KeyFacts {
+            path: noted.target,
+            host: noted.host,
+            client: addresses.client,
+            pairs: &head.pairs,
+        };
         if !rule.limits.is_empty() && admission != Admission::Granted {
-            let limits = rule
-                .limits
-                .iter()
-                .filter_map(|limit| self.limits.get(*limit));
-            let facts = KeyFacts {
-                path: noted.target,
-                host: noted.host,
-                client: addresses.client,
-                pairs: &head.pairs,
-            };
-            match admitted(
-                limits,
-                &facts,
-                &mut buffers.limit_keys,
-                random,
-                surroundings,
-            ) {
+            let limits = rule.limits.iter();
+            let limits = limits.filter_map(|limit| self.limits.get(*limit));
+            let text = &mut buffers.limit_keys;
+            match admitted(limits, &keys, text, random, surroundings) {
                 Admitted::Yes(tickets) => self.tickets = tickets,
                 Admitted::Delayed { ms } => return Decision::Delayed { ms },
                 Admitted::Refused { why, status } => {
@@ -362,45 +352,23 @@ impl Policy {
         }
         let (pool_index, rewrite) = match &rule.action {
             Action::Pool { pool, rewrite } => (*pool, rewrite.as_ref()),
-            Action::Redirect { status, location } => {
-                self.reply.redirect(*status, location, &values);
-                return Decision::Answered(Answered::Redirected);
-            }
-            Action::Respond(respond) => {
-                self.reply.respond(respond, &values);
-                return Decision::Answered(Answered::Responded);
-            }
-            Action::Deny { status } => {
-                self.reply
-                    .error(*status, "denied", "this request is not allowed");
-                return Decision::Answered(Answered::Denied);
+            other => return Decision::Answered(answer(other, &values, &mut self.reply)),
+        };
+        let texts = (&mut buffers.rewritten, &mut buffers.rewritten_normal);
+        let sent = match rewrite.map(|rewrite| rewritten(rewrite, path, query, texts)) {
+            None | Some(Ok(None)) => target,
+            Some(Ok(Some(rewritten))) => rewritten,
+            Some(Err(fault)) => {
+                self.reply.bad_path(fault);
+                return Decision::Answered(Answered::BadPath(fault));
             }
         };
-        let mut sent = target;
-        if let Some(rewrite) = rewrite
-            && rewrite.apply(path, query, &mut buffers.rewritten) == Rewritten::Written
-        {
-            sent = match normalise(&buffers.rewritten, &mut buffers.rewritten_normal) {
-                Ok(Normal::AsReceived) => &buffers.rewritten,
-                Ok(Normal::Written) => &buffers.rewritten_normal,
-                Err(fault) => {
-                    self.reply.bad_path(fault);
-                    return Decision::Answered(Answered::BadPath(fault));
-                }
-            };
-        }
         let Some(pool) = self.pools.get_mut(pool_index) else {
             return Decision::NoRoute;
         };
         buffers.hash_key.clear();
         if let Some(template) = pool.hash_key() {
-            let facts = KeyFacts {
-                path: noted.target,
-                host: noted.host,
-                client: addresses.client,
-                pairs: &head.pairs,
-            };
-            template.write(&facts, &mut buffers.hash_key);
+            template.write(&keys, &mut buffers.hash_key);
         }
         let facts = Facts {
             client: addresses.client,
@@ -432,93 +400,4 @@ impl Policy {
             choices,
         }
     }
-}
-
-/// Writes the keys of a request under its limits, and asks.
-fn admitted<'a, 'l, H>(
-    limits: impl Iterator<Item = &'l Limit> + Clone,
-    facts: &KeyFacts<'_, H>,
-    keys: &mut Vec<u8>,
-    random: &mut Sequence,
-    surroundings: &mut impl Surroundings,
-) -> Admitted
-where
-    H: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
-{
-    keys.clear();
-    let mut ends = Vec::with_capacity(crate::limits::ROUTE_LIMITS_MAX);
-    for limit in limits.clone() {
-        limit.key.write(facts, keys);
-        ends.push(keys.len());
-    }
-    let starts = std::iter::once(0).chain(ends.iter().copied());
-    let wanted: Vec<Wanted<'_>> = limits
-        .zip(starts.zip(&ends))
-        .filter_map(|(limit, (start, end))| {
-            let key = keys.get(start..*end)?;
-            (!key.is_empty()).then_some(Wanted { limit, key })
-        })
-        .collect();
-    surroundings.admit(&wanted, random)
-}
-
-/// The client's address, as a trusted peer tells it.
-fn client<'a, H>(real_ip: &RealIp, peer: IpAddr, noted: &Noted<'a>, pairs: &H) -> IpAddr
-where
-    H: DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone,
-{
-    match (&real_ip.header, noted.forwarded_for) {
-        (AddressHeader::ForwardedFor, Lines::None) => real_ip.client(peer, std::iter::empty()),
-        (AddressHeader::ForwardedFor, Lines::One(line)) => {
-            real_ip.client(peer, std::iter::once(line))
-        }
-        _ => {
-            let name = real_ip.header.name();
-            let lines = pairs.clone().filter(|(known, _)| *known == name);
-            real_ip.client(peer, lines.map(|(_, value)| value))
-        }
-    }
-}
-
-/// The headers that steer.
-fn steer(pool: &Pool, choices: &Choices, method: &[u8], edits: &mut Edits) {
-    edits.set_with(STEERING_HEADER.as_bytes(), |out| {
-        for (place, server) in choices.iter().enumerate() {
-            if place > 0 {
-                out.push(b',');
-            }
-            out.extend_from_slice(pool.endpoint(server).as_bytes());
-        }
-    });
-    edits.set_with(POOL_HEADER.as_bytes(), |out| {
-        out.extend_from_slice(pool.name().as_bytes());
-    });
-    // `reset` also covers a server that breaks off in the middle of its work, which is only harmless to repeat for methods that
-    // may be repeated (RFC 9110 section 9.2.2).
-    let retry_on = pool.retry_on();
-    let repeatable = matches!(
-        method,
-        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
-    );
-    let conditions = if repeatable {
-        &retry_on.repeatable
-    } else {
-        &retry_on.unsent
-    };
-    edits.set_with(RETRY_ON_HEADER.as_bytes(), |out| {
-        out.extend_from_slice(conditions.as_bytes());
-    });
-    if repeatable && !retry_on.statuses.is_empty() {
-        let statuses = retry_on.statuses.as_bytes();
-        edits.set_with(RETRIABLE_STATUSES_HEADER.as_bytes(), |out| {
-            out.extend_from_slice(statuses);
-        });
-    }
-    // At most ENDPOINTS_MAX - 1, one digit.
-    let retries = u8::try_from(choices.len().saturating_sub(1))
-        .unwrap_or(0)
-        .min(9);
-    edits.set_with(MAX_RETRIES_HEADER.as_bytes(), |out| {
-        out.push(b'0' + retries)
-    });
 }

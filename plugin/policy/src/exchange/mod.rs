@@ -19,6 +19,7 @@ mod noted;
 mod pairs;
 mod reply;
 mod rewrite;
+mod steps;
 mod telling;
 mod template;
 
