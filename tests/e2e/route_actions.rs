@@ -53,8 +53,7 @@ fn the_normal_form_of_a_path_is_matched_and_sent(host: Host) {
 
 fn routes_redirect_answer_deny_and_rewrite(host: Host) {
     let web = doubles::recorder("web");
-    let routes = "\
-  - {match: {host: old.example}, redirect: {location: 'https://new.example$uri', status: 301}}
+    let routes = "  - {match: {host: old.example}, redirect: {location: 'https://new.example$uri', status: 301}}
   - {match: {path: /ping}, respond: {body: pong, headers: {X-Client: $client_ip}}}
   - {match: {path: /gone}, respond: {status: 410}}
   - {match: {path_suffix: .bak, ignore_case: true}, deny: 404}
@@ -87,8 +86,7 @@ fn routes_redirect_answer_deny_and_rewrite(host: Host) {
 
 fn routes_look_at_headers_parameters_and_addresses(host: Host) {
     let web = doubles::recorder("web");
-    let routes = "\
-  - {match: {client: {in: 127.0.0.0/8, of: tcp_peer}, path: /stats, header: {X-Admin: true}}, respond: {body: stats}}
+    let routes = "  - {match: {client: {in: 127.0.0.0/8, of: tcp_peer}, path: /stats, header: {X-Admin: true}}, respond: {body: stats}}
   - {match: {path: /stats}, deny: true}
   - {match: {client: 203.0.113.0/24, not: {path: /help}}, deny: true}
   - {match: {header: {User-Agent: {contains: [BadBot], regex: '^curl/[0-6]'}}, ignore_case: true}, deny: true}

@@ -11,6 +11,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::HOPS_MAX;
+use super::address_text::parse_v4;
 
 /// Longest `for` that can be an address with a port.
 const NODE_BYTES_MAX: usize = 64;
@@ -129,6 +130,9 @@ fn unquoted<'a>(quoted: &'a [u8], buffer: &'a mut [u8; NODE_BYTES_MAX]) -> Optio
 fn node(text: &[u8]) -> Option<IpAddr> {
     if text.len() > NODE_BYTES_MAX {
         return None;
+    }
+    if let Some(address) = parse_v4(text) {
+        return Some(IpAddr::V4(address));
     }
     let text = std::str::from_utf8(text).ok()?;
     let (address, port) = match text.strip_prefix('[') {

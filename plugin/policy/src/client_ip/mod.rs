@@ -10,6 +10,7 @@ mod address_text;
 mod forwarded;
 mod trusted;
 
+use address_text::parse_v4;
 pub use address_text::{parse_socket_address, write_ip};
 pub use trusted::TrustedNetworks;
 
@@ -174,6 +175,9 @@ fn last_token(line: &[u8]) -> (Option<&[u8]>, &[u8]) {
 
 /// `ip`, `ip:port`, `[v6]` or `[v6]:port`; the port must be one.
 fn parse_token(token: &[u8]) -> Option<IpAddr> {
+    if let Some(address) = parse_v4(token) {
+        return Some(IpAddr::V4(address));
+    }
     if token.len() > TOKEN_BYTES_MAX {
         return None;
     }

@@ -96,6 +96,9 @@ pub(super) struct PatternsDocument {
     pub(super) regex: Option<OneOrMany>,
 }
 
+/// A text; a number counts as one.
+struct Word(String);
+
 /// One match, or a list of matches.
 #[derive(Debug, Clone)]
 pub(super) struct Matches(pub(super) Vec<MatchDocument>);
@@ -170,6 +173,7 @@ deserialized_by_shape!(
     DenyDocument,
     ClientDocument,
     WantedDocument,
+    Word,
     Matches
 );
 
@@ -266,11 +270,25 @@ impl Shapes for WantedDocument {
     }
 
     fn of_list<'de, A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
-        Ok(Self::Texts(OneOrMany(items(list)?)))
+        let words: Vec<Word> = items(list)?;
+        let texts = words.into_iter().map(|Word(text)| text);
+        Ok(Self::Texts(OneOrMany(texts.collect())))
     }
 
     fn of_mapping<'de, A: MapAccess<'de>>(entries: A) -> Result<Self, A::Error> {
         Ok(Self::Patterns(Box::new(mapping(entries)?)))
+    }
+}
+
+impl Shapes for Word {
+    const EXPECTED: &'static str = "a string";
+
+    fn of_number(value: u64) -> Option<Self> {
+        Some(Self(value.to_string()))
+    }
+
+    fn of_text(text: &str) -> Option<Self> {
+        Some(Self(text.to_owned()))
     }
 }
 

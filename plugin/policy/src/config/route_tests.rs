@@ -25,7 +25,7 @@ fn accepted(route: Value, condition: &str, action: &str) {
 #[test]
 fn matches_and_actions_are_told_in_words() {
     accepted(
-        json!({"match": {"host_regex": "^a", "header": {"X-A": ["1", "2"], "X-B": true, "X-C": 3}, "query": {"q": {"prefix": "a", "regex": ["b", "c"]}}}, "deny": true}),
+        json!({"match": {"host_regex": "^a", "header": {"X-A": [1, "2"], "X-B": true, "X-C": 3}, "query": {"q": {"prefix": "a", "regex": ["b", "c"]}}}, "deny": true}),
         "host ~^a, header X-A = 1 or 2, header X-B present, header X-C = 3, query q ^ a or ~ b or ~ c",
         "deny 403",
     );
