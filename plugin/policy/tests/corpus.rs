@@ -1,7 +1,8 @@
 //! The corpus of the fuzz targets, replayed: what once was found stays mended.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 #[path = "../fuzz/laws.rs"]
-#[allow(clippy::expect_used)]
 mod laws;
 
 use std::path::Path;
