@@ -15,9 +15,10 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly ROOT
 readonly PEERS=$ROOT/target/peers
 
-# command, Debian package that has it, who needs it
+# command or file, Debian package that has it, who needs it
 readonly COMMANDS=(
     "nginx nginx-light e2e,bench"
+    "/usr/lib/nginx/modules/ngx_stream_module.so libnginx-mod-stream e2e"
     "php php-cli e2e"
     "mariadbd mariadb-server e2e"
     "redis-server redis-server e2e"
@@ -37,7 +38,7 @@ missing_packages() {
     local row command package
     for row in "${COMMANDS[@]}"; do
         read -r command package _ <<<"$row"
-        command -v "$command" >/dev/null || echo "$package"
+        command -v "$command" >/dev/null || [[ -e $command ]] || echo "$package"
     done
     [[ -n $(wheel_binary envoy) && -n $(wheel_binary haproxy) ]] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }

@@ -35,6 +35,13 @@ pub struct Module {
     pub(crate) shared: Arc<ModuleShared>,
 }
 
+/// The same module: compiled once, not only of the same bytes.
+impl PartialEq for Module {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
 pub(crate) struct ModuleShared {
     pub(crate) engine: Engine,
     pub(crate) instance: InstancePre<State>,

@@ -5,7 +5,7 @@
 //! load and store, no locked instruction, a cache line nobody else writes), and the sum is made when somebody asks. Gauges are shared:
 //! one VM may raise what another lowers. A counter keeps what a dead VM had counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,7 +14,7 @@ use crate::process::Process;
 use crate::status::Status;
 
 /// Most metrics of a process, and of one VM.
-pub(crate) const METRICS_MAX: usize = 4096;
+pub(crate) const METRICS_MAX: usize = 16_384;
 /// Longest name, bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 256;
 /// Upper bounds of histogram buckets: Envoy's defaults, which suit milliseconds (`source/common/stats/histogram_impl.h`), as whole numbers.
@@ -242,7 +242,9 @@ enum Cell {
 /// The metrics of one VM, by its own numbers: position times four plus the kind, as in Envoy.
 pub(crate) struct VmMetrics {
     process: Process,
-    known: Vec<(String, Cell)>,
+    known: Vec<(Arc<str>, Cell)>,
+    /// Positions in `known`: a guest may define the same one as often as it likes.
+    by_name: HashMap<Arc<str>, usize>,
 }
 
 impl VmMetrics {
@@ -250,6 +252,7 @@ impl VmMetrics {
         Self {
             process: process.clone(),
             known: Vec::new(),
+            by_name: HashMap::new(),
         }
     }
 
@@ -269,8 +272,8 @@ impl VmMetrics {
         {
             return Err(Status::BadArgument);
         }
-        if let Some(at) = self.known.iter().position(|(known, _)| *known == name) {
-            return number(at, kind);
+        if let Some(at) = self.by_name.get(name.as_str()) {
+            return number(*at, kind);
         }
         if self.known.len() >= METRICS_MAX || (full && !families.contains_key(&name)) {
             return Err(Status::InternalFailure);
@@ -280,8 +283,10 @@ impl VmMetrics {
             .or_insert_with(|| Family::new(kind))
             .join();
         drop(families);
+        let (name, at): (Arc<str>, usize) = (name.into(), self.known.len());
+        self.by_name.insert(Arc::clone(&name), at);
         self.known.push((name, cell));
-        number(self.known.len() - 1, kind)
+        number(at, kind)
     }
 
     /// Envoy's rules: counters only go up (and not by 0), gauges go by any offset, histograms do not know it (BadArgument).
@@ -330,7 +335,7 @@ impl VmMetrics {
             Cell::Gauge(_) => Kind::Gauge,
             Cell::Histogram(_) => Kind::Histogram,
         };
-        (id & 3 == kind.to_abi()).then_some((name.as_str(), cell))
+        (id & 3 == kind.to_abi()).then_some((name, cell))
     }
 }
 
@@ -338,7 +343,7 @@ impl Drop for VmMetrics {
     fn drop(&mut self) {
         let mut families = self.process.metrics().families();
         for (name, cell) in &self.known {
-            if let Some(family) = families.get_mut(name) {
+            if let Some(family) = families.get_mut(&**name) {
                 family.leave(cell);
             }
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use evenkeel_policy::config::Config;
 use evenkeel_policy::exchange::Policy;
 use evenkeel_policy::upstream::{
-    BODY_BYTES_MAX, Health, HealthChange, Held, PoolChecks, Standing, Verdict, id_hash, news,
+    BODY_BYTES_MAX, Health, HealthChange, Held, News, PoolChecks, Standing, Verdict, id_hash,
 };
 
 use crate::hostcalls::{self, Level};
@@ -84,9 +84,15 @@ impl Checker {
         self.held = held;
     }
 
+    /// A newer configuration checks instead.
+    pub(crate) fn rest(&mut self) {
+        self.held = Held::No;
+    }
+
     /// Reads what was found out, by whomever, if anything was since the last time.
     pub(crate) fn read_news(&mut self, policy: &mut Policy, now_us: u64) {
-        let news = news(&mut HostShared, &mut self.text);
+        let news = News::Health.read(&mut HostShared, &mut self.text);
+        let news = news.unwrap_or(0);
         if self.news == Some(news) {
             return;
         }
@@ -99,10 +105,15 @@ impl Checker {
         }
     }
 
-    /// Sends what is due.
+    /// Each tick: tells what answers changed, and sends what is due.
     pub(crate) fn send_due(&mut self, policy: &Policy, vm: &mut VirtualMachine, now_ms: u64) {
         if self.held == Held::No {
             return;
+        }
+        for (index, checks) in &mut self.pools {
+            if let Some(pool) = policy.pools().get(*index) {
+                checks.tell(pool, &mut HostShared);
+            }
         }
         let len = self.pools.len();
         for step in 0..len {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use evenkeel_policy::config::{Config, FilterConfig};
 use evenkeel_policy::contract::TCP_ROOT_ID_PREFIX;
 use evenkeel_policy::exchange::Policy;
-use evenkeel_policy::upstream::{Freed, with_members};
+use evenkeel_policy::upstream::{Freed, News, with_members};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
@@ -34,6 +34,8 @@ struct Root {
     policy: SharedPolicy,
     /// As it was given; what changed since is in shared data.
     config: Option<Config>,
+    /// How often operators had changed anything when their changes were read last, if anybody tells.
+    members_news: Option<u64>,
     /// Its number among the VM's roots, from 1; 0: not configured yet.
     number: u64,
     checker: Option<Checker>,
@@ -73,6 +75,10 @@ fn begin(config: &Config, vm: &mut VirtualMachine) -> Policy {
         pool.note_time(now_us);
         pool.tick(&mut HostShared);
         pool.read_state(&mut HostShared);
+        if vm.slots.index().is_some() && pool.needs_load() {
+            // What older configurations have in flight, others know by those; from now on by this one.
+            pool.publish_all(&vm.slots, &mut HostShared);
+        }
     }
     policy
 }
@@ -136,13 +142,18 @@ impl RootContext for Root {
             vm.metrics.configured();
             vm.roots += 1;
             let now = with_members(&config.policy, &mut HostShared);
-            (begin(&now, vm), vm.roots)
+            let policy = begin(&now, vm);
+            // Servers that only configurations had which have gone.
+            vm.in_flight.prune();
+            vm.metrics.look_at(&policy);
+            (policy, vm.roots)
         });
         let Some((policy, number)) = configured else {
             return false;
         };
         self.number = number;
         self.checker = Checker::new(&config.policy);
+        self.members_news = None;
         self.quick_ticks = 0;
         let waits = policy.delays() || policy.pools().iter().any(|pool| pool.queue().is_some());
         self.is_quick = self.checker.is_some() || waits;
@@ -177,21 +188,30 @@ impl RootContext for Root {
         self.quick_ticks = self.quick_ticks.wrapping_add(1);
         let mut is_changed = false;
         virtual_machine::with(|vm| {
+            let is_newest = vm.is_newest(self.number);
             if is_whole {
-                is_changed = tick(vm, policy, now_us);
+                let regained = if is_newest { beat(vm) } else { None };
+                is_changed = tick(vm, policy, regained, now_us, &mut self.members_news);
+                if is_newest {
+                    vm.lines.tick(&mut vm.slots, &mut vm.metrics);
+                    vm.limits.tick(now_us / 1_000, &vm.slots, &mut HostShared);
+                }
             }
-            if let Some(checker) = &mut self.checker {
-                // The newest of the VM's configurations checks, unless it has gone.
-                if vm.checking_root < self.number {
-                    vm.checking_root = self.number;
-                }
-                checker.read_news(policy, now_us);
-                if vm.checking_root == self.number {
-                    if is_whole {
-                        checker.beat(policy, vm);
+            match &mut self.checker {
+                Some(checker) => {
+                    checker.read_news(policy, now_us);
+                    if is_newest {
+                        if is_whole {
+                            checker.beat(policy, vm);
+                        }
+                        checker.send_due(policy, vm, now_us / 1_000);
+                    } else {
+                        checker.rest();
                     }
-                    checker.send_due(policy, vm, now_us / 1_000);
                 }
+                // An older configuration asked for checks.
+                None if is_newest => vm.lease.release(vm.slots.owner(), &mut HostShared),
+                None => {}
             }
         });
         // Whether servers have come or gone is asked of the same policy.
@@ -224,28 +244,41 @@ impl RootContext for Root {
     }
 }
 
-/// A whole tick: this VM's place among the others, what operators changed, and what is to be told. Returns whether operators changed
-/// anything.
-fn tick(vm: &mut VirtualMachine, policy: &mut Policy, now_us: u64) -> bool {
+/// Once a whole tick for all of the VM: its place among the others. The place that it has claimed anew, if it had lost its own.
+fn beat(vm: &mut VirtualMachine) -> Option<u32> {
     let had = vm.slots.index();
     vm.slots.tick(&mut HostShared);
     let lost = had.is_some() && vm.slots.index().is_none();
-    let regained = if lost {
-        vm.slots.claim(&mut HostShared)
-    } else {
-        None
-    };
-    if lost {
-        hostcalls::log(
-            Level::Warn,
-            "evenkeel: stood still for too long, and begins anew among the others",
-        );
+    if !lost {
+        return None;
     }
+    hostcalls::log(
+        Level::Warn,
+        "evenkeel: stood still for too long, and begins anew among the others",
+    );
+    vm.slots.claim(&mut HostShared)
+}
+
+/// A whole tick of one configuration: what operators changed, and what is to be told. Returns whether operators changed anything.
+fn tick(
+    vm: &mut VirtualMachine,
+    policy: &mut Policy,
+    regained: Option<u32>,
+    now_us: u64,
+    members_news: &mut Option<u64>,
+) -> bool {
     let mut is_changed = false;
+    let news = News::Members.read(&mut HostShared, &mut vm.text);
+    // Whoever writes records but tells nobody is heard all the same.
+    let has_news = news.is_none() || news != *members_news;
+    *members_news = news;
     for pool in policy.pools_mut() {
         let version = pool.members_version();
         pool.note_time(now_us);
-        pool.tick(&mut HostShared);
+        pool.let_time_pass();
+        if has_news {
+            pool.read_members(&mut HostShared);
+        }
         is_changed |= version != pool.members_version();
         if regained.is_some() && pool.needs_load() {
             pool.publish_all(&vm.slots, &mut HostShared);
@@ -255,8 +288,6 @@ fn tick(vm: &mut VirtualMachine, policy: &mut Policy, now_us: u64) -> bool {
             vm.lines.wake(pool.name(), &vm.slots);
         }
     }
-    vm.lines.tick(&mut vm.slots, &mut vm.metrics);
-    vm.limits.tick(now_us / 1_000, &vm.slots, &mut HostShared);
     vm.metrics.flush(policy);
     is_changed
 }
@@ -270,9 +301,8 @@ impl Drop for Root {
             virtual_machine::with(|vm| vm.metrics.flush(policy));
         }
         virtual_machine::with(|vm| {
-            if self.number > 0 && vm.checking_root == self.number {
+            if vm.root_gone(self.number) {
                 // Another root of this VM, or another VM, goes on at its next tick.
-                vm.checking_root = 0;
                 vm.lease.release(vm.slots.owner(), &mut HostShared);
             }
             vm.lines.forget_root(self.context);

@@ -79,7 +79,7 @@ pub(crate) fn carry_out(
             turn_away(pool_name(pool), TurnedAway::AllFull, text);
             Outcome::Answered
         }
-        Decision::Steered { pool, .. } => {
+        Decision::Steered { pool, .. } | Decision::Routed { pool } => {
             hostcalls::set_property(POOL_PROPERTY.as_bytes(), pool_name(pool).as_bytes());
             change(Headers::Request, edits);
             Outcome::Forwarded

@@ -8,11 +8,11 @@ use evenkeel_policy::exchange::{
 };
 use evenkeel_policy::limits::{Admission, Admitted, LimitState, Ticket, Wanted};
 use evenkeel_policy::random::Sequence;
-use evenkeel_policy::upstream::{Chosen, Freed, Pool, Slots};
+use evenkeel_policy::upstream::{Chosen, Freed, Pool, SLOTS_MAX, Slots};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use crate::hostcalls::{self, Headers};
+use crate::hostcalls::{self, Headers, Level};
 use crate::request_facts::RequestFacts;
 use crate::root::SharedPolicy;
 use crate::steering::{Outcome, TurnedAway, carry_out, change, too_many_wait, turn_away};
@@ -212,10 +212,14 @@ impl HttpContext for Stream {
         } else {
             0
         };
-        if let Some((pool, moved)) = self.begun.exchange.answered(policy, answer, now_us) {
+        let has_bounds = pool.has_bounds();
+        let moved = self.begun.exchange.answered(policy, answer, now_us);
+        if moved.is_some() || has_bounds {
             virtual_machine::with(|vm| {
-                publish(vm, policy, pool, &moved);
-                settle(vm, policy, pool);
+                if let Some((pool, moved)) = moved {
+                    publish(vm, policy, pool, &moved);
+                }
+                settle(vm, policy, pool_index);
             });
         }
         Action::Continue
@@ -309,7 +313,8 @@ pub(crate) fn steer(
         | Decision::Answered(_)
         | Decision::Delayed { .. }
         | Decision::NoServer { .. }
-        | Decision::AllFull { .. } => Exchange::Unsteered,
+        | Decision::AllFull { .. }
+        | Decision::Routed { .. } => Exchange::Unsteered,
     };
     if let Some((pool, server)) = exchange.in_flight_on() {
         publish(vm, policy, pool, &[server]);
@@ -352,12 +357,23 @@ fn settle(vm: &mut VirtualMachine, policy: &mut Policy, pool: usize) {
     }
 }
 
-/// The VM's first stream: it takes its place among the others. Without a free slot it goes on without one.
+/// The VM's first stream: it takes its place among the others. Without a free slot it goes on without one, and tries again.
 fn claim(vm: &mut VirtualMachine, policy: &mut Policy) {
-    if let Some(slot) = vm.slots.claim(&mut HostShared) {
-        for pool in policy.pools_mut() {
-            pool.start_at(slot);
+    match vm.slots.claim(&mut HostShared) {
+        Some(slot) => policy
+            .pools_mut()
+            .iter_mut()
+            .for_each(|pool| pool.start_at(slot)),
+        None if !vm.is_placeless => {
+            vm.is_placeless = true;
+            hostcalls::log(
+                Level::Warn,
+                &format!(
+                    "evenkeel: {SLOTS_MAX} virtual machines of this process are alive; one more counts nothing in flight, and takes no place of `max_conns`, until one of them ends"
+                ),
+            );
         }
+        None => {}
     }
 }
 

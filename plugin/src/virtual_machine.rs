@@ -1,7 +1,8 @@
 //! What one VM keeps, whichever configurations come and go: its slot, its load, its random numbers, its buffers.
 //!
-//! In Envoy a new configuration comes to the same VM, beside the old one until that has drained. So nothing of a configuration
-//! may stand here, and nothing here may begin anew with one.
+//! A new configuration comes to the same VM, beside the old one until that has drained, in Envoy as in our own proxy. So nothing
+//! of a configuration may stand here, and nothing here may begin anew with one: what a VM has in flight is counted in one place,
+//! whichever configuration sent it.
 
 use std::cell::RefCell;
 
@@ -27,8 +28,10 @@ pub(crate) struct VirtualMachine {
     pub(crate) limits: LimitState,
     pub(crate) turns: Turns,
     pub(crate) lease: Lease,
-    /// The root context that checks, if this VM is the one: that of the newest configuration. 0: none does.
-    pub(crate) checking_root: u64,
+    /// The newest of the root contexts that tick: it alone beats for the VM, and checks. 0: none has ticked yet.
+    newest_root: u64,
+    /// Whether it was said that there is no slot for it.
+    pub(crate) is_placeless: bool,
     /// Root contexts that were configured so far.
     pub(crate) roots: u64,
 }
@@ -51,9 +54,29 @@ impl VirtualMachine {
             limits: LimitState::default(),
             turns: Turns::default(),
             lease: Lease::default(),
-            checking_root: 0,
+            newest_root: 0,
+            is_placeless: false,
             roots: 0,
         }
+    }
+}
+
+impl VirtualMachine {
+    /// Told at each tick of a root context: whether it is the newest. Others that still have streams, or that serve another
+    /// listener, leave to it what is to be done once for the VM: a VM that beats as often as it has roots would take others for dead
+    /// that beat less often.
+    pub(crate) fn is_newest(&mut self, root: u64) -> bool {
+        self.newest_root = self.newest_root.max(root);
+        self.newest_root == root
+    }
+
+    /// A root context has gone; another one goes on at its next tick. Whether it was the newest.
+    pub(crate) fn root_gone(&mut self, root: u64) -> bool {
+        let was_newest = root > 0 && self.newest_root == root;
+        if was_newest {
+            self.newest_root = 0;
+        }
+        was_newest
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use evenkeel_policy::client_ip::Walk;
-use evenkeel_policy::config::{AdminState, PoolConfig, Tier};
+use evenkeel_policy::config::{AdminState, Chooser, PoolConfig, Tier};
 
 use crate::config::{Accept, Config};
 
@@ -110,11 +110,14 @@ fn explain_trust(out: &mut String, config: &Config) {
 fn explain_pool(out: &mut String, pool: &PoolConfig) {
     let known = pool.servers.len() + pool.named.len();
     let more = usize::from(pool.retries).min(known.saturating_sub(1));
+    let method = match pool.chooser {
+        Chooser::Filter => pool.algorithm.name(),
+        Chooser::Envoy => "Envoy takes turns by itself (`evenkeel run` refuses this pool)",
+    };
     let _ = writeln!(
         out,
-        "pool {}: {}, {more} more tried when one fails",
+        "pool {}: {method}, {more} more tried when one fails",
         pool.name,
-        pool.algorithm.name()
     );
     let usable = |tier| {
         pool.servers

@@ -106,9 +106,9 @@ pub fn main() -> ExitCode {
 }
 
 fn serve(path: &Path) -> Result<ExitCode, Failure> {
-    let config = Config::load(path)?;
+    let config = Config::load_to_run(path)?;
     let again = path.to_owned();
-    let load = move || Config::load(&again).map_err(|faults| faults.to_string());
+    let load = move || Config::load_to_run(&again).map_err(|faults| faults.to_string());
     let options = RunOptions {
         load: Some(Box::new(load)),
         ..RunOptions::default()

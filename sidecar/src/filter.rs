@@ -1,18 +1,31 @@
 //! The filters of one worker: a VM per module, a plugin per listener, and their replacement when a VM dies.
+//!
+//! # Why a reload keeps the VMs
+//! As in Envoy, where VMs are found by their id and code: the plugins of a new configuration start beside the old ones, which end with
+//! their last stream. So what a filter knows of its worker (requests in flight, places taken, who failed lately) is forgotten by no
+//! reload, and reloads under long connections do not heap up VMs. A configuration that kills its VM would kill what serves, so each is
+//! tried out in VMs of its own before ([`try_out`]). A VM that has grown too large is not gone on with: a new one begins beside it, knows
+//! nothing of it, and it ends with its streams.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_host::embedder::{
+    CallRefused, Environment, HttpCall, HttpStream, LogLevel, QueueWaker,
+};
 use evenkeel_host::http_filters::Chain;
-use evenkeel_host::{Module, Plugin, StartError, Vm, VmOptions};
+use evenkeel_host::{Failure, Module, Plugin, Process, StartError, Vm, VmOptions};
 
 use crate::filter_environment::{QueueCalls, VmEnvironment};
 use crate::worker::{Active, Worker};
 
 /// Largest memory of one VM.
 const MEMORY_MAX: usize = 256 * 1024 * 1024;
+/// A VM whose memory has grown larger is not gone on with: there must be room for one configuration more, and what the many before it
+/// have left behind, for streams that never end, must not add up for ever.
+const MEMORY_KEPT_MAX: usize = MEMORY_MAX / 2;
 /// Thread CPU time that one callback may take.
 const CALLBACK_DEADLINE: Duration = Duration::from_millis(100);
 /// The same for start and configuration.
@@ -46,43 +59,102 @@ pub(crate) struct FilterSet {
 #[derive(Clone)]
 struct FilterVm {
     vm: Vm,
+    vm_id: String,
+    module: Module,
     environment: Rc<VmEnvironment>,
     /// By listener; one for all where the configuration is fixed.
-    plugins: Vec<(Option<SocketAddr>, Plugin)>,
+    plugins: Plugins,
+}
+
+type Plugins = Vec<(Option<SocketAddr>, Plugin)>;
+
+/// What becomes of running VMs.
+#[derive(Clone, Copy)]
+pub(crate) enum Running<'a> {
+    /// There are none.
+    None,
+    /// They are of the same configuration: those that live stay, with their plugins.
+    Replace(&'a FilterSet),
+    /// They are of the configuration before: new plugins start in those that live.
+    Reload(&'a FilterSet),
 }
 
 impl FilterSet {
-    /// Starts what is not running: of `previous`, VMs that live are kept.
+    /// Starts what is not running. What starts in a VM that does is not ticked before [`FilterSet::take_over`].
     pub(crate) fn start(
         worker: &Rc<Worker>,
         active: &Rc<Active>,
-        previous: Option<&Self>,
+        running: Running<'_>,
     ) -> Result<Self, String> {
-        let mut vms = Vec::new();
+        let mut set = Self {
+            vms: Vec::new(),
+            chains: Vec::new(),
+        };
         for (number, source) in active.generation.filters.iter().enumerate() {
-            let kept = previous
-                .and_then(|previous| previous.vms.get(number))
-                .filter(|old| old.vm.failure().is_none());
-            vms.push(match kept {
-                Some(kept) => kept.clone(),
-                None => FilterVm::start(worker, active, source)
-                    .map_err(|error| format!("{}: {error}", source.label))?,
+            let started = match running {
+                Running::Replace(set) if set.vm_that_lives(number).is_some() => {
+                    Ok(set.vm_that_lives(number).cloned())
+                }
+                Running::Reload(set) => set
+                    .vm_for(source)
+                    .map(|vm| vm.configured_anew(source))
+                    .transpose(),
+                Running::None | Running::Replace(_) => Ok(None),
+            };
+            let started = started.and_then(|started| match started {
+                Some(started) => Ok(started),
+                None => FilterVm::start(worker, active, source),
             });
+            match started {
+                Ok(started) => set.vms.push(started),
+                Err(error) => {
+                    if let Running::Replace(kept) = running {
+                        set.vms.retain(|vm| !kept.has(vm));
+                    }
+                    set.stop(running.set());
+                    return Err(format!("{}: {error}", source.label));
+                }
+            }
         }
-        let chains = active
-            .generation
-            .config
-            .listeners
-            .iter()
+        let listeners = active.generation.config.listeners.iter();
+        set.chains = listeners
             .map(|listener| {
-                let plugins = vms
-                    .iter()
-                    .filter_map(|vm| vm.plugin(listener.bind))
-                    .collect();
-                (listener.bind, Chain::new(plugins))
+                let plugins = set.vms.iter();
+                let plugins = plugins.filter_map(|vm| vm.plugin(listener.bind));
+                (listener.bind, Chain::new(plugins.collect()))
             })
             .collect();
-        Ok(Self { vms, chains })
+        Ok(set)
+    }
+
+    /// These serve from now on: their plugins are ticked, and call servers of `active`. Whether all VMs still live.
+    pub(crate) fn take_over(&self, active: &Rc<Active>) -> bool {
+        for vm in &self.vms {
+            let plugins = vm.plugins.iter().map(|(_, plugin)| plugin.clone());
+            vm.environment.serve(active, plugins);
+        }
+        self.vms.iter().all(|vm| vm.vm.failure().is_none())
+    }
+
+    /// Whether it has the VM of another set.
+    fn has(&self, other: &FilterVm) -> bool {
+        let mut vms = self.vms.iter();
+        vms.any(|vm| Rc::ptr_eq(&vm.environment, &other.environment))
+    }
+
+    fn vm_that_lives(&self, number: usize) -> Option<&FilterVm> {
+        let vm = self.vms.get(number);
+        vm.filter(|vm| vm.vm.failure().is_none())
+    }
+
+    /// The VM in which a filter of a new configuration starts, if it need not be a new one.
+    fn vm_for(&self, source: &FilterSource) -> Option<&FilterVm> {
+        self.vms.iter().find(|vm| {
+            vm.vm_id == source.vm_id
+                && vm.module == source.module
+                && vm.vm.failure().is_none()
+                && vm.vm.memory_bytes().unwrap_or(0) <= MEMORY_KEPT_MAX
+        })
     }
 
     pub(crate) fn chain(&self, bind: SocketAddr) -> Option<Rc<Chain>> {
@@ -92,13 +164,25 @@ impl FilterSet {
             .map(|(_, chain)| Rc::clone(chain))
     }
 
-    /// Ends the plugins; streams that run on them finish first.
-    pub(crate) fn stop(&self) {
+    /// Ends the plugins; streams that run on them finish first. VMs end with them, unless `others` serve in them, too.
+    pub(crate) fn stop(&self, others: Option<&Self>) {
         for vm in &self.vms {
-            vm.environment.retire();
+            if !others.is_some_and(|others| others.has(vm)) {
+                vm.environment.retire();
+            }
             for (_, plugin) in &vm.plugins {
                 plugin.stop();
             }
+            vm.environment.forget_strangers();
+        }
+    }
+}
+
+impl<'a> Running<'a> {
+    fn set(self) -> Option<&'a FilterSet> {
+        match self {
+            Self::None => None,
+            Self::Replace(set) | Self::Reload(set) => Some(set),
         }
     }
 }
@@ -110,40 +194,31 @@ impl FilterVm {
         source: &FilterSource,
     ) -> Result<Self, StartError> {
         let environment = VmEnvironment::new(worker, active, &source.name);
-        let options = VmOptions {
-            vm_id: source.vm_id.clone(),
-            vm_configuration: Vec::new(),
-            environment_variables: Vec::new(),
-            memory_max: MEMORY_MAX,
-            callback_deadline: CALLBACK_DEADLINE,
-            start_deadline: START_DEADLINE,
-            queue_waker: Some(Arc::new(QueueCalls::new(worker, environment.number()))),
-        };
-        let handle: Rc<dyn evenkeel_host::embedder::Environment> =
-            Rc::<VmEnvironment>::clone(&environment);
+        let waker = QueueCalls::new(worker, environment.number());
+        let handle: Rc<dyn Environment> = Rc::<VmEnvironment>::clone(&environment);
+        let options = options(source, Some(Arc::new(waker)));
         let vm = Vm::new(&source.module, &worker.shared.process, options, handle)?;
-        let mut plugins = Vec::new();
-        match &source.configuration {
-            Configuration::Fixed(text) => {
-                plugins.push((None, vm.start_plugin(&source.name, &source.root_id, text)?))
-            }
-            Configuration::Listeners(texts) => {
-                for (bind, text) in texts {
-                    plugins.push((
-                        Some(*bind),
-                        vm.start_plugin(&source.name, &source.root_id, text)?,
-                    ));
-                }
-            }
-        }
-        environment.run(
-            &vm,
-            plugins.iter().map(|(_, plugin)| plugin.clone()).collect(),
-        );
+        let plugins = configure(&vm, source)?;
+        environment.serve(active, plugins.iter().map(|(_, plugin)| plugin.clone()));
+        environment.run(&vm);
         Ok(Self {
             vm,
+            vm_id: source.vm_id.clone(),
+            module: source.module.clone(),
             environment,
             plugins,
+        })
+    }
+
+    /// The same VM with the plugins of another configuration.
+    fn configured_anew(&self, source: &FilterSource) -> Result<Self, StartError> {
+        let plugins = configure(&self.vm, source);
+        if plugins.is_err() {
+            self.environment.forget_strangers();
+        }
+        Ok(Self {
+            plugins: plugins?,
+            ..self.clone()
         })
     }
 
@@ -153,4 +228,87 @@ impl FilterVm {
             .find(|(address, _)| address.is_none_or(|address| address == bind))
             .map(|(_, plugin)| plugin.clone())
     }
+}
+
+fn options(source: &FilterSource, queue_waker: Option<Arc<dyn QueueWaker>>) -> VmOptions {
+    VmOptions {
+        vm_id: source.vm_id.clone(),
+        vm_configuration: Vec::new(),
+        environment_variables: Vec::new(),
+        memory_max: MEMORY_MAX,
+        callback_deadline: CALLBACK_DEADLINE,
+        start_deadline: START_DEADLINE,
+        queue_waker,
+    }
+}
+
+/// Starts a filter's plugins; all of them, or none.
+fn configure(vm: &Vm, source: &FilterSource) -> Result<Plugins, StartError> {
+    let start = |text: &[u8]| vm.start_plugin(&source.name, &source.root_id, text);
+    match &source.configuration {
+        Configuration::Fixed(text) => Ok(vec![(None, start(text)?)]),
+        Configuration::Listeners(texts) => {
+            let mut plugins = Plugins::new();
+            for (bind, text) in texts {
+                match start(text) {
+                    Ok(plugin) => plugins.push((Some(*bind), plugin)),
+                    Err(error) => {
+                        plugins.iter().for_each(|(_, plugin)| plugin.stop());
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(plugins)
+        }
+    }
+}
+
+/// Configures filters in VMs that serve nobody and end at once: what they refuse, or do not survive, is found here.
+///
+/// # Errors
+/// Names the filter and what became of it.
+pub(crate) fn try_out(sources: &[FilterSource], process: &Process) -> Result<(), String> {
+    for source in sources {
+        let environment: Rc<dyn Environment> = Rc::new(Trial(source.name.clone()));
+        Vm::new(&source.module, process, options(source, None), environment)
+            .and_then(|vm| configure(&vm, source))
+            .map_err(|error| format!("{}: {error}", source.label))?
+            .iter()
+            .for_each(|(_, plugin)| plugin.stop());
+    }
+    Ok(())
+}
+
+/// The world of a VM that is only tried out: nothing happens in it, but what it complains of is heard.
+struct Trial(String);
+
+impl Environment for Trial {
+    fn log(&self, level: LogLevel, message: &[u8]) {
+        let (filter, message) = (self.0.as_str(), String::from_utf8_lossy(message));
+        match level {
+            LogLevel::Error | LogLevel::Critical => tracing::error!(filter, "{message}"),
+            _ => tracing::debug!(filter, "{message}"),
+        }
+    }
+
+    fn log_level(&self) -> LogLevel {
+        LogLevel::Warn
+    }
+
+    fn http_call(&self, _call: HttpCall) -> Result<(), CallRefused> {
+        Err(CallRefused::NoEndpoints)
+    }
+
+    fn set_tick_period(&self, _root_context: u32, _period: Duration) {}
+
+    fn foreign_function(
+        &self,
+        _stream: Option<&dyn HttpStream>,
+        _name: &[u8],
+        _arguments: &[u8],
+    ) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn failed(&self, _failure: &Failure) {}
 }

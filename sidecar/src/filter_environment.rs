@@ -22,17 +22,20 @@ const TICK_MIN: Duration = Duration::from_millis(1);
 /// One VM's.
 pub(crate) struct VmEnvironment {
     worker: Weak<Worker>,
-    active: Weak<Active>,
+    /// The newest configuration that serves in it.
+    active: RefCell<Weak<Active>>,
     name: String,
     /// Tells the VMs of a worker apart.
     number: u64,
     /// Set while the VM runs; breaks the circle when it ends.
     vm: RefCell<Option<Vm>>,
+    /// Those that serve, and those that end with their streams.
+    plugins: RefCell<Vec<Plugin>>,
     ticks: RefCell<Vec<Tick>>,
     changed: Notify,
     is_retired: Cell<bool>,
     /// How long ticks go on afterwards, for requests that wait in a queue of this VM; 0 without queues.
-    lingers: Duration,
+    lingers: Cell<Duration>,
     pub(crate) calls_in_flight: Cell<usize>,
 }
 
@@ -44,21 +47,17 @@ struct Tick {
 
 impl VmEnvironment {
     pub(crate) fn new(worker: &Rc<Worker>, active: &Rc<Active>, name: &str) -> Rc<Self> {
-        let queue = active.generation.config.longest_queue();
         Rc::new(Self {
             worker: Rc::downgrade(worker),
-            active: Rc::downgrade(active),
+            active: RefCell::new(Rc::downgrade(active)),
             name: name.to_owned(),
             number: worker.next_vm_number(),
             vm: RefCell::new(None),
+            plugins: RefCell::new(Vec::new()),
             ticks: RefCell::new(Vec::new()),
             changed: Notify::new(),
             is_retired: Cell::new(false),
-            lingers: if queue.is_zero() {
-                queue
-            } else {
-                queue + QUEUE_GRACE
-            },
+            lingers: Cell::new(Duration::ZERO),
             calls_in_flight: Cell::new(0),
         })
     }
@@ -72,12 +71,30 @@ impl VmEnvironment {
     }
 
     /// From here on, calls and ticks reach the VM.
-    pub(crate) fn run(self: &Rc<Self>, vm: &Vm, plugins: Vec<Plugin>) {
+    pub(crate) fn run(self: &Rc<Self>, vm: &Vm) {
         self.vm.replace(Some(vm.clone()));
         if let Some(worker) = self.worker.upgrade() {
             worker.environments.borrow_mut().push(Rc::downgrade(self));
         }
-        tokio::task::spawn_local(run_ticks(Rc::clone(self), plugins));
+        tokio::task::spawn_local(run_ticks(Rc::clone(self)));
+    }
+
+    /// Plugins of a configuration serve from now on, and are ticked if they were not before.
+    pub(crate) fn serve(&self, active: &Rc<Active>, plugins: impl Iterator<Item = Plugin>) {
+        self.active.replace(Rc::downgrade(active));
+        let queue = active.generation.config.longest_queue();
+        if !queue.is_zero() {
+            self.lingers
+                .set(self.lingers.get().max(queue + QUEUE_GRACE));
+        }
+        let mut known = self.plugins.borrow_mut();
+        for plugin in plugins {
+            let same = |known: &Plugin| known.root_context() == plugin.root_context();
+            if !known.iter().any(same) {
+                known.push(plugin);
+            }
+        }
+        self.changed.notify_one();
     }
 
     /// No more ticks, no more answers, once those who wait in a queue are served or turned away.
@@ -90,6 +107,34 @@ impl VmEnvironment {
         self.ticks.borrow().iter().map(|tick| tick.due).min()
     }
 
+    /// Forgets ticks of plugins that do not serve: a configuration was given up.
+    pub(crate) fn forget_strangers(&self) {
+        let mut ticks = self.ticks.borrow_mut();
+        ticks.retain(|tick| self.plugin(tick.root_context).is_some());
+    }
+
+    /// Forgets plugins that have ended; whether any is left.
+    fn has_plugins(&self) -> bool {
+        let mut plugins = self.plugins.borrow_mut();
+        let mut ticks = self.ticks.borrow_mut();
+        plugins.retain(|plugin| {
+            let stays = plugin.has_work();
+            if !stays {
+                ticks.retain(|tick| tick.root_context != plugin.root_context());
+            }
+            stays
+        });
+        !plugins.is_empty()
+    }
+
+    fn plugin(&self, root_context: u32) -> Option<Plugin> {
+        let plugins = self.plugins.borrow();
+        let mut plugins = plugins.iter();
+        plugins
+            .find(|plugin| plugin.root_context() == root_context)
+            .cloned()
+    }
+
     /// A root context whose tick is due; its next one is then counted from now.
     fn take_due(&self, now: Instant) -> Option<u32> {
         let mut ticks = self.ticks.borrow_mut();
@@ -100,13 +145,13 @@ impl VmEnvironment {
 }
 
 /// Ticks of one VM, until it is retired and nobody can wait in a queue of it any more.
-async fn run_ticks(environment: Rc<VmEnvironment>, plugins: Vec<Plugin>) {
+async fn run_ticks(environment: Rc<VmEnvironment>) {
     let mut end = None;
     loop {
+        let has_plugins = environment.has_plugins();
         if environment.is_retired.get() {
-            let end = *end.get_or_insert_with(|| Instant::now() + environment.lingers);
-            let is_idle = plugins.iter().all(|plugin| !plugin.has_work());
-            if is_idle || environment.next_due().is_none() || Instant::now() >= end {
+            let end = *end.get_or_insert_with(|| Instant::now() + environment.lingers.get());
+            if !has_plugins || environment.next_due().is_none() || Instant::now() >= end {
                 break;
             }
         }
@@ -115,20 +160,27 @@ async fn run_ticks(environment: Rc<VmEnvironment>, plugins: Vec<Plugin>) {
             Some(due) => {
                 tokio::select! {
                     () = environment.changed.notified() => {}
-                    () = tokio::time::sleep_until(due) => {
-                        // At most one tick for each plugin: a tick that is slow does not starve requests.
-                        for _ in 0..plugins.len() {
-                            let Some(root) = environment.take_due(Instant::now()) else { break };
-                            if let Some(plugin) = plugins.iter().find(|plugin| plugin.root_context() == root) {
-                                plugin.tick();
-                            }
-                        }
-                    }
+                    () = tokio::time::sleep_until(due) => tick(&environment),
                 }
             }
         }
     }
     environment.vm.replace(None);
+    environment.plugins.borrow_mut().clear();
+}
+
+/// Ticks the plugins that are due: each once at most, so that a tick that is slow does not starve requests.
+fn tick(environment: &VmEnvironment) {
+    let most = environment.ticks.borrow().len();
+    for _ in 0..most {
+        let Some(root) = environment.take_due(Instant::now()) else {
+            return;
+        };
+        // One that does not serve yet is not ticked.
+        if let Some(plugin) = environment.plugin(root) {
+            plugin.tick();
+        }
+    }
 }
 
 impl Environment for VmEnvironment {
@@ -160,7 +212,8 @@ impl Environment for VmEnvironment {
     }
 
     fn http_call(&self, call: HttpCall) -> Result<(), CallRefused> {
-        let (Some(worker), Some(active)) = (self.worker.upgrade(), self.active.upgrade()) else {
+        let active = self.active.borrow().upgrade();
+        let (Some(worker), Some(active)) = (self.worker.upgrade(), active) else {
             return Err(CallRefused::NoEndpoints);
         };
         // The environment must outlive the call's task only by its VM: look it up again by number then.
@@ -193,7 +246,8 @@ impl Environment for VmEnvironment {
     fn failed(&self, failure: &Failure) {
         tracing::error!(filter = self.name.as_str(), "{failure}");
         self.retire();
-        let (Some(worker), Some(active)) = (self.worker.upgrade(), self.active.upgrade()) else {
+        let active = self.active.borrow().upgrade();
+        let (Some(worker), Some(active)) = (self.worker.upgrade(), active) else {
             return;
         };
         worker.counters.filter_failures.add(1);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use evenkeel_policy::config::{Keepalive, PoolConfig};
+use evenkeel_policy::config::{Keepalive, PoolConfig, ProxyVersion};
 
 use crate::config::Config;
 use crate::filter::FilterSource;
@@ -33,6 +33,8 @@ pub(crate) struct Pool {
     pub(crate) name: String,
     roster: ArcSwap<Roster>,
     pub(crate) keepalive: Keepalive,
+    /// How a server is told whose connection it is. Then a connection is one client's, so none is kept.
+    pub(crate) proxy_protocol: Option<ProxyVersion>,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
 }
@@ -89,7 +91,14 @@ impl Pool {
         Self {
             name: pool.name.clone(),
             roster: ArcSwap::from_pointee(roster),
-            keepalive: pool.keepalive,
+            keepalive: match pool.proxy_protocol {
+                None => pool.keepalive,
+                Some(_) => Keepalive {
+                    per_worker: 0,
+                    ..pool.keepalive
+                },
+            },
+            proxy_protocol: pool.proxy_protocol,
             connect_timeout: pool.timeouts.connect.unwrap_or(config.timeouts.connect),
             response_timeout: pool.timeouts.response.unwrap_or(config.timeouts.response),
         }

@@ -1,7 +1,7 @@
 //! A new configuration under way: all of it is made ready beside the old one; then it takes over, or nothing has happened.
 //!
 //! Sockets that both configurations name stay open and go on accepting. Requests in flight end on the old configuration and its
-//! filters. What a reload cannot change (`workers`, `admin`, how a listener accepts) is refused, with the rest.
+//! plugins, in the same VMs. What a reload cannot change (`workers`, `admin`, how a listener accepts) is refused, with the rest.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +14,7 @@ use crate::access_log::Message;
 use crate::access_log::{Writer, check_target};
 use crate::config::Config;
 use crate::control::{Control, Listening};
+use crate::filter;
 use crate::generation::Generation;
 use crate::listen::bind::{self, Bound};
 use crate::members::{self, names};
@@ -72,6 +73,7 @@ async fn attempt(control: &mut Control, listening: &mut Vec<Listening>) -> Resul
         &shared.members.table(),
         Some(&previous),
     ));
+    try_out(&shared, &generation).await?;
     if let Err(reason) = prepare(control, &generation).await {
         for worker in &shared.workers {
             let _ = worker.commands.send(Command::Abandon);
@@ -146,6 +148,16 @@ async fn resolve_new(shared: &Arc<Shared>, config: &Config) -> Result<(), String
     // A look-up that panicked found nothing, and is tried again in its time.
     let _ = tokio::task::spawn_blocking(asking).await;
     members::put_into_force(shared, None)
+}
+
+/// Filters refuse a configuration, or die of it, where that harms nobody, and where nobody waits for them meanwhile.
+async fn try_out(shared: &Arc<Shared>, generation: &Arc<Generation>) -> Result<(), String> {
+    let (shared, generation) = (Arc::clone(shared), Arc::clone(generation));
+    let trial = move || filter::try_out(&generation.filters, &shared.process);
+    match tokio::task::spawn_blocking(trial).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err("the new filters cannot be tried out".to_owned()),
+    }
 }
 
 /// Every worker starts the new filters beside the old ones.

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::access_log::LogBuffer;
 use crate::clock::{Clock, Ticks, ticks};
 use crate::counters::WorkerCounters;
-use crate::filter::FilterSet;
+use crate::filter::{FilterSet, Running};
 use crate::filter_environment::VmEnvironment;
 use crate::generation::Generation;
 use crate::http::client::{Client, Order, PhaseLimits};
@@ -152,7 +152,7 @@ impl Worker {
             next_number: Cell::new(0),
             replacement: RefCell::new(TokenBucket::new(REPLACEMENT_BURST, REPLACEMENT_EVERY)),
         });
-        let filters = FilterSet::start(&worker, &active, None)?;
+        let filters = FilterSet::start(&worker, &active, Running::None)?;
         active.filters.replace(Some(Rc::new(filters)));
         worker.set_ready(true);
         Ok(worker)
@@ -209,23 +209,37 @@ impl Worker {
     /// Starts the filters of a generation beside the present ones.
     pub(crate) fn prepare(self: &Rc<Self>, generation: &Arc<Generation>) -> Result<(), String> {
         let active = Active::new(generation, &self.endpoints);
-        let filters = FilterSet::start(self, &active, None)?;
+        let present = self.active().filters.borrow().clone();
+        let running = match &present {
+            Some(present) => Running::Reload(present),
+            None => Running::None,
+        };
+        let filters = FilterSet::start(self, &active, running)?;
         active.filters.replace(Some(Rc::new(filters)));
         self.prepared.replace(Some(active));
         Ok(())
     }
 
     /// Serves by the prepared generation; requests in flight end on the old one.
-    pub(crate) fn commit(&self) {
+    pub(crate) fn commit(self: &Rc<Self>) {
         let Some(prepared) = self.prepared.borrow_mut().take() else {
             return;
         };
-        let old = self.active.replace(prepared);
-        if let Some(filters) = old.filters.borrow_mut().take() {
-            filters.stop();
+        let old = self.active.replace(Rc::clone(&prepared));
+        let filters = prepared.filters.borrow().clone();
+        let all_live = filters
+            .as_ref()
+            .is_none_or(|filters| filters.take_over(&prepared));
+        if let Some(old) = old.filters.borrow_mut().take() {
+            old.stop(filters.as_deref());
         }
         self.set_ready(true);
         self.forget_unused_endpoints();
+        // A VM that died since then was replaced for the old configuration only.
+        if !all_live {
+            let worker = Rc::clone(self);
+            tokio::task::spawn_local(async move { prepared.replace_filters(&worker).await });
+        }
     }
 
     /// Closes the idle connections of addresses that no configuration in use has as a member's.
@@ -239,7 +253,7 @@ impl Worker {
         if let Some(prepared) = self.prepared.borrow_mut().take()
             && let Some(filters) = prepared.filters.borrow_mut().take()
         {
-            filters.stop();
+            filters.stop(self.active().filters.borrow().as_deref());
         }
     }
 
@@ -334,7 +348,11 @@ impl Active {
                 continue;
             }
             let previous = self.filters.borrow().clone();
-            match FilterSet::start(worker, &self, previous.as_deref()) {
+            let running = match &previous {
+                Some(previous) => Running::Replace(previous),
+                None => Running::None,
+            };
+            match FilterSet::start(worker, &self, running) {
                 Ok(filters) => {
                     self.filters.replace(Some(Rc::new(filters)));
                     worker.counters.filter_replacements.add(1);

@@ -292,19 +292,24 @@ fn targets(proxies: &[Proxy], results: &[[Row; 2]]) -> Vec<Target> {
             .find(|(proxy, _)| proxy.peer == peer)?;
         saturated.invalid.is_none().then_some(saturated)
     };
-    let target = |(peer, at_most): (Peer, f64)| Target {
-        what: format!("CPU per request, saturated, over {}", peer.name()),
-        measured: row(Peer::Evenkeel)
+    let target = |(own, peer, at_most): (Peer, Peer, f64)| Target {
+        what: format!(
+            "CPU per request, saturated, {} over {}",
+            own.name(),
+            peer.name()
+        ),
+        measured: row(own)
             .zip(row(peer))
             .and_then(|(own, other)| own.cpu_us.over(&other.cpu_us).median()),
         at_most,
         digits: 2,
     };
     [
-        (Peer::Nginx, 1.20),
-        (Peer::NginxBufferedLog, 1.20),
-        (Peer::Haproxy, 1.05),
-        (Peer::EnvoyWithEvenkeel, 0.30),
+        (Peer::Evenkeel, Peer::Nginx, 1.20),
+        (Peer::Evenkeel, Peer::NginxBufferedLog, 1.20),
+        (Peer::Evenkeel, Peer::Haproxy, 1.05),
+        (Peer::Evenkeel, Peer::EnvoyWithEvenkeel, 0.30),
+        (Peer::EvenkeelLeastConn, Peer::NginxLeastConn, 1.40),
     ]
     .map(target)
     .into()

@@ -17,6 +17,7 @@ mod cpu;
 mod features;
 mod filter_cost;
 mod idle;
+mod large;
 mod load;
 mod machine;
 mod peers;
@@ -24,6 +25,7 @@ mod picks;
 mod process;
 mod rebuild;
 mod report;
+mod spread;
 mod startup;
 mod statistics;
 mod syscalls;
@@ -76,11 +78,15 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         sizes: Vec<usize>,
     },
+    /// 10,000 servers in one pool, and 1,000 pools of 10: the first answer, memory of the filter, what a reload costs.
+    Large,
+    /// How evenly each method spreads when one of four servers is four times slower, beside nginx and HAProxy. A few minutes.
+    Spread,
     /// What a one-line change costs to rebuild, in a development build. Changes source files and puts them back.
     Rebuild,
     /// Which rows there are, and which of them this machine can measure.
     Peers,
-    /// Everything above but `picks` and `rebuild` (the default).
+    /// Everything above but `picks`, `large`, `spread` and `rebuild` (the default).
     All,
     /// The loop of `filter`, for valgrind.
     #[command(hide = true)]
@@ -105,6 +111,8 @@ impl Command {
             Self::Idle => "idle",
             Self::Filter | Self::FilterLoop { .. } => "filter",
             Self::Picks { .. } => "picks",
+            Self::Large => "large",
+            Self::Spread => "spread",
             Self::Rebuild => "rebuild",
             Self::Peers | Self::All => "bench",
         }
@@ -198,6 +206,8 @@ fn main() -> Result<()> {
         Command::Idle => report.add(idle::run(&scale, &choice)?)?,
         Command::Filter => report.add(filter_cost::run(&scale)?)?,
         Command::Picks { methods, sizes } => report.add(picks::run(&methods, &sizes)?)?,
+        Command::Large => report.add(large::run(&scale)?)?,
+        Command::Spread => report.add(spread::run(&scale)?)?,
         Command::Rebuild => report.add(rebuild::run()?)?,
         Command::All => {
             report.add(compare::run(&scale, &choice)?)?;

@@ -8,7 +8,7 @@ use evenkeel_tests::databases::{mariadb, redis};
 use evenkeel_tests::{Cluster, Host, Server, doubles, eventually, ports};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `None`: it is well; otherwise words of the reason.
 #[track_caller]
@@ -180,7 +180,7 @@ fn a_pool_of_databases_is_checked_through_the_bridge() {
     std::fs::write(database.directory.path().join("pass"), "secret\n").unwrap();
     let pass = database.directory.path().join("pass");
     let health = format!(
-        "health: {{interval: 1s, timeout: 1s, rise: 1, fall: 2, mysql: {{user: evenkeel, password_file: '{}', query: 'SELECT @@global.read_only', equals: '0'}}}}",
+        "health: {{interval: 1s, timeout: 5s, rise: 1, fall: 2, mysql: {{user: evenkeel, password_file: '{}', query: 'SELECT @@global.read_only', equals: '0'}}}}",
         pass.display()
     );
     let cluster = Cluster::new()

@@ -1,6 +1,6 @@
 //! Servers that die: nobody notices, as long as one is left and the request may be repeated.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_tests::{
     Cluster, Host, Load, Nginx, Request, Server, both_hosts, doubles, eventually, nginx, php, ports,
@@ -11,6 +11,8 @@ both_hosts!(
     a_refusing_server_is_passed_over,
     a_post_is_repeated_when_nothing_was_sent,
     a_post_is_not_repeated_once_it_was_sent,
+    a_get_goes_on_when_a_server_is_silent_and_a_post_does_not,
+    when_all_servers_are_silent_each_is_asked_once,
     a_stale_kept_connection_fails_no_request,
     when_all_servers_refuse_the_client_is_told,
     a_server_that_comes_back_is_used_at_once,
@@ -18,6 +20,9 @@ both_hosts!(
     without_retries_the_first_server_is_the_only_one,
     a_large_upload_passes_a_refusing_server_over,
 );
+
+/// Longest silence of a server where a test says so.
+const SILENCE: Duration = Duration::from_secs(1);
 
 fn a_node_killed_under_load_fails_no_get(host: Host) {
     let (a, mut b, c) = (nginx("a"), nginx("b"), nginx("c"));
@@ -99,6 +104,72 @@ fn a_post_is_not_repeated_once_it_was_sent(host: Host) {
     // A GET is.
     let statuses = [(); 4].map(|()| proxy.get("/").status);
     assert_eq!(statuses, [200; 4]);
+}
+
+/// Silence is no proof that nothing was done: what may not be repeated is not, nor what had a body on its way.
+fn a_get_goes_on_when_a_server_is_silent_and_a_post_does_not(host: Host) {
+    let (silent, web) = (doubles::silent("silent"), doubles::recorder("web"));
+    let proxy = Cluster::new()
+        .server(&silent)
+        .server(&web)
+        .top("timeouts: {response: 1s}")
+        .pool(
+            "balance: first; retries: 1",
+            &[("silent", "max_fails: 0"), ("web", "")],
+        )
+        .on(host);
+    let ask = |request: &Request| {
+        let start = Instant::now();
+        let response = proxy.exchange(request);
+        (response.status, start.elapsed())
+    };
+    let waited = SILENCE..SILENCE + Duration::from_secs(2);
+    for (asked, request) in [Request::get("/"), Request::new("HEAD", "/")]
+        .iter()
+        .enumerate()
+    {
+        let (status, took) = ask(request);
+        assert_eq!(status, 200, "{}", request.method);
+        assert!(waited.contains(&took), "{took:?}");
+        let counts = (silent.requests().len(), web.requests().len());
+        assert_eq!(counts, (asked + 1, asked + 1));
+    }
+    for request in [
+        Request::new("POST", "/order"),
+        Request::new("POST", "/order").body("one please"),
+    ] {
+        let (status, took) = ask(&request);
+        assert_eq!(status, 504, "{request:?}");
+        assert!(waited.contains(&took), "{took:?}");
+    }
+    assert_eq!((silent.requests().len(), web.requests().len()), (4, 2));
+}
+
+fn when_all_servers_are_silent_each_is_asked_once(host: Host) {
+    let servers = ["a", "b", "c", "d"].map(doubles::silent);
+    let mut cluster = Cluster::new();
+    for server in &servers {
+        cluster = cluster.server(server);
+    }
+    let pool = servers.each_ref().map(|server| (server.name(), ""));
+    let proxy = cluster
+        .top("timeouts: {response: 1s}")
+        .pool("balance: first; retries: 2", &pool)
+        .on(host);
+    let start = Instant::now();
+    let response = proxy.get("/");
+    let took = start.elapsed();
+    assert_eq!(response.status, 504);
+    assert!(
+        (SILENCE * 3..SILENCE * 3 + Duration::from_secs(2)).contains(&took),
+        "{took:?}"
+    );
+    let asked = servers.each_ref().map(|server| server.requests().len());
+    assert_eq!(asked, [1, 1, 1, 0]);
+    if host == Host::Sidecar {
+        let why = response.header("x-evenkeel-error");
+        assert_eq!(why.as_deref(), Some("response_timeout"));
+    }
 }
 
 fn a_stale_kept_connection_fails_no_request(host: Host) {

@@ -41,37 +41,6 @@ fn bound(checks: u32) -> Duration {
     INTERVAL * checks * 11 / 10 + TIMEOUT + Duration::from_millis(100)
 }
 
-/// Metrics whose name ends so, added up; `None`: there is none yet.
-fn metric(proxy: &Proxy, suffix: &str) -> Option<u64> {
-    let target = match proxy.host {
-        Host::Sidecar => "/metrics".to_owned(),
-        Host::Envoy => format!("/stats?usedonly&filter={suffix}$"),
-    };
-    let text = proxy.admin_get(&target).text();
-    let values = text.lines().filter_map(|line| {
-        let (name, value) = line.rsplit_once([' ', ':'])?;
-        let name = name.trim_end_matches([' ', ':']);
-        name.ends_with(suffix).then(|| value.trim().parse().ok())?
-    });
-    values.reduce(|sum: u64, value| sum + value)
-}
-
-/// Waits for a server to be up (1) or down (0) by checks; how long that took.
-#[track_caller]
-fn until_up_is(proxy: &Proxy, id: &str, expected: u64) -> Duration {
-    let start = Instant::now();
-    let suffix = format!("server_{id}_up");
-    eventually(
-        &format!("{suffix} is {expected}"),
-        PATIENCE,
-        || match metric(proxy, &suffix) {
-            Some(value) if value == expected => Ok(()),
-            other => Err(other),
-        },
-    );
-    start.elapsed()
-}
-
 /// Two servers `a` and `b` that are checked.
 fn checked(host: Host, a: &Nginx, b: &Nginx, more: &str) -> Proxy {
     let keys = format!("{}; retries: 1", health(more));
@@ -84,7 +53,7 @@ fn checked(host: Host, a: &Nginx, b: &Nginx, more: &str) -> Proxy {
         .pool(&keys, &pool)
         .on(host);
     for id in ["a", "b"] {
-        until_up_is(&proxy, id, 1);
+        proxy.until_up_is(id, 1);
     }
     proxy
 }
@@ -104,20 +73,20 @@ type Mend = fn(Nginx) -> Nginx;
 #[track_caller]
 fn check(proxy: &Proxy, mut a: Nginx, (cause, break_it, mend_it): (&str, Break, Mend)) {
     break_it(&mut a);
-    let down = until_up_is(proxy, "a", 0);
+    let down = proxy.until_up_is("a", 0);
     assert!(down <= bound(FALL) + SLACK, "down after {down:?}");
     eventually("nobody is sent to it", PATIENCE, || {
         let names = answers(proxy);
         (names == ["b"]).then_some(()).ok_or(names)
     });
     let _a = mend_it(a);
-    let up = until_up_is(proxy, "a", 1);
+    let up = proxy.until_up_is("a", 1);
     assert!(up <= bound(RISE) + SLACK, "up after {up:?}");
     eventually("requests are sent to it again", PATIENCE, || {
         let names = answers(proxy);
         (names == ["a", "b"]).then_some(()).ok_or(names)
     });
-    let turned = |to: &str| metric(proxy, &format!("server_a_to_{to}_total"));
+    let turned = |to: &str| proxy.metric(&format!("server_a_to_{to}_total"));
     assert_eq!(turned(&format!("down_{cause}")), Some(1));
     assert_eq!(turned("up_checks"), Some(1));
     let output = proxy.child.output();
@@ -165,13 +134,13 @@ fn a_body_without_the_expected_text_is_a_failed_check(host: Host) {
     let keys = format!("{}; retries: 1", health(", body: 'well with a'"));
     let cluster = Cluster::new().server(&a).server(&b);
     let proxy = cluster.pool(&keys, &[("a", ""), ("b", "")]).on(host);
-    until_up_is(&proxy, "b", 0);
-    until_up_is(&proxy, "a", 1);
+    proxy.until_up_is("b", 0);
+    proxy.until_up_is("a", 1);
     eventually("nobody is sent to b", PATIENCE, || {
         let names = answers(&proxy);
         (names == ["a"]).then_some(()).ok_or(names)
     });
-    assert_eq!(metric(&proxy, "server_b_to_down_body_total"), Some(1));
+    assert_eq!(proxy.metric("server_b_to_down_body_total"), Some(1));
 }
 
 fn without_health_no_checks_are_sent(host: Host) {
@@ -205,7 +174,7 @@ fn one_worker_of_four_checks(host: Host) {
     let keys = "health: {path: '/up?full=1', interval: 200ms, host: shop.example}";
     let cluster = Cluster::new().workers(4).server(&a);
     let proxy = cluster.pool(keys, &[("a", "")]).on(host);
-    until_up_is(&proxy, "a", 1);
+    proxy.until_up_is("a", 1);
     // Every worker has something to do.
     let load = Load::new(32).per_second(400).start(proxy.address);
     let (start, before) = (Instant::now(), checks(&a));
@@ -247,8 +216,8 @@ fn a_health_endpoint_that_never_ends_is_bounded(host: Host) {
         Host::Envoy => &["pours", "streams"],
     };
     for id in broken {
-        until_up_is(&proxy, id, 0);
-        let broken = metric(&proxy, &format!("server_{id}_to_down_broken_total"));
+        proxy.until_up_is(id, 0);
+        let broken = proxy.metric(&format!("server_{id}_to_down_broken_total"));
         assert_eq!(broken, Some(1), "{id}");
     }
     let before = pours.connections();
@@ -271,7 +240,7 @@ fn when_checks_say_that_all_are_down_the_client_is_told_at_once(host: Host) {
     let cluster = Cluster::new().server(&a);
     let proxy = cluster.pool(&health(""), &[("a", "")]).on(host);
     assert_eq!(proxy.get("/name").text(), "a", "servers start up");
-    until_up_is(&proxy, "a", 0);
+    proxy.until_up_is("a", 0);
     eventually("no server is left", PATIENCE, || {
         let response = proxy.get("/name");
         let told = response.header("retry-after").is_some();
@@ -280,7 +249,7 @@ fn when_checks_say_that_all_are_down_the_client_is_told_at_once(host: Host) {
             .ok_or(response)
     });
     a.get_well();
-    until_up_is(&proxy, "a", 1);
+    proxy.until_up_is("a", 1);
     eventually("it is there again", PATIENCE, || {
         let response = proxy.get("/name");
         (response.status == 200).then_some(()).ok_or(response)
@@ -303,7 +272,7 @@ fn a_server_that_fails_requests_is_left_out_and_probed(host: Host) {
     let seen = broken.requests().len() as u64;
     assert!((2..=1 + probes + 16).contains(&seen), "{seen} requests");
     assert_eq!(
-        metric(&proxy, "server_broken_to_banned_failures_total"),
+        proxy.metric("server_broken_to_banned_failures_total"),
         Some(1)
     );
     let output = proxy.child.output();
@@ -339,7 +308,7 @@ fn bad_answers_eject_a_server(host: Host) {
     for _ in 0..12 {
         assert_eq!(proxy.get("/500").status, 500);
     }
-    let ejected = |id: &str| metric(&proxy, &format!("server_{id}_to_ejected_failures_total"));
+    let ejected = |id: &str| proxy.metric(&format!("server_{id}_to_ejected_failures_total"));
     let mut out = Vec::new();
     eventually("one is ejected", PATIENCE, || {
         out = ["a", "b"]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_tests::{
     Busy, Cluster, Connection, Host, Load, Proxy, Request, Response, both_hosts, busy, eventually,
-    guests,
+    guests, nginx,
 };
 
 both_hosts!(
@@ -18,6 +18,8 @@ both_hosts!(
     workers_take_turns_by_who_has_waited_longest,
     all_places_are_free_after_a_storm,
     only_servers_without_a_bound_stand_by,
+    a_killed_server_costs_no_get_while_others_have_room,
+    bounds_hold_in_a_storm_of_failures,
 );
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -335,4 +337,64 @@ fn only_servers_without_a_bound_stand_by(host: Host) {
     assert_eq!((small.most(), other.most()), (1, 1));
     // Whoever fails is left out for a while; while all are, all are tried.
     assert!(large.targets().len() >= 3, "{:?}", large.targets());
+}
+
+fn a_killed_server_costs_no_get_while_others_have_room(host: Host) {
+    let (mut a, b, c) = (nginx("a"), nginx("b"), nginx("c"));
+    let keys = "max_conns: 30, fail_timeout: 1s";
+    let proxy = Cluster::new()
+        .workers(2)
+        .server(&a)
+        .server(&b)
+        .server(&c)
+        .pool("retries: 1", &[("a", keys), ("b", keys), ("c", keys)])
+        .on(host);
+    let load = Load::new(8).per_second(400).start(proxy.address);
+    load.during(Duration::from_millis(500));
+    a.kill();
+    // Banned, and probed when that is over, again and again.
+    load.during(Duration::from_secs(4));
+    let report = load.stop();
+    report.assert_no_failure();
+    assert!(report.by_server.len() == 3, "{report:?}");
+}
+
+fn bounds_hold_in_a_storm_of_failures(host: Host) {
+    let (a, b) = (busy("a"), busy("b"));
+    let proxy = Cluster::new()
+        .workers(2)
+        .server(&a)
+        .server(&b)
+        .pool(
+            "retries: 1; queue: {length: 1000, timeout: 30s}",
+            &[
+                ("a", "max_conns: 6, max_fails: 0"),
+                ("b", "max_conns: 4, max_fails: 0"),
+            ],
+        )
+        .on(host);
+    // With all that room, who fails is tried elsewhere.
+    for _ in 0..4 {
+        proxy.get("/reset?ms=0");
+    }
+    assert_eq!((a.targets().len(), b.targets().len()), (4, 4));
+    let good = Load::new(3).request(Request::get("/?ms=4"));
+    let good = good.start(proxy.address);
+    for clients in [1, 3, 12] {
+        let bad = Load::new(clients).request(Request::get("/reset?ms=4"));
+        let bad = bad.start(proxy.address);
+        good.during(Duration::from_millis(1_200));
+        bad.stop();
+    }
+    good.stop().assert_no_failure();
+    assert!(a.most() <= 6 && b.most() <= 4, "{} {}", a.most(), b.most());
+    a.forget();
+    b.forget();
+    eventually("no place is lost", PATIENCE, || {
+        let full = Load::new(24).request(Request::get("/?ms=20"));
+        full.requests(400).run(proxy.address).assert_no_failure();
+        let most = (a.most(), b.most());
+        (most == (6, 4)).then_some(()).ok_or(most)
+    });
+    assert_eq!((a.now(), b.now()), (0, 0));
 }

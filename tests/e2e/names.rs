@@ -8,7 +8,9 @@ use evenkeel::config::Config;
 use evenkeel::run::{self, RunOptions};
 use evenkeel_tests::cluster::sequence;
 use evenkeel_tests::doubles::Names;
-use evenkeel_tests::{Cluster, Connection, Host, Load, Nginx, eventually, nginx, peers, ports};
+use evenkeel_tests::{
+    Cluster, Connection, Host, Load, Nginx, Request, eventually, nginx, peers, ports,
+};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -187,5 +189,61 @@ fn the_systems_resolver_knows_localhost_and_envoy_gets_no_names() {
     assert!(
         !made.status.success() && error.contains("is a name"),
         "{error}"
+    );
+}
+
+#[test]
+fn envoy_resolves_names_itself_where_the_pool_leaves_it_the_choice() {
+    use evenkeel_tests::Server as _;
+    let (mut a, b) = (nginx("a"), nginx("b"));
+    let policy = format!(
+        "routes: [{{pool: web}}]\npools: {{web: {{balance: envoy, retries: 3, servers: [{{address: 'localhost:{}'}}, {{address: '{}'}}]}}}}",
+        a.address().port(),
+        b.address(),
+    );
+    let proxy = Cluster::new().workers(2).policy(&policy).on(Host::Envoy);
+    // The name has an address, or two, beside the other server's; a steering header of a client's own changes nothing.
+    let both = || {
+        let request =
+            Request::get("/name").header("x-gateway-destination-endpoint", b.address().to_string());
+        let answers = (0..12).map(|_| proxy.exchange(&request));
+        let mut names: Vec<_> = answers
+            .map(|answer| format!("{} {}", answer.status, answer.text()))
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    eventually("both answer", PATIENCE, || {
+        let names = both();
+        (names == ["200 a", "200 b"]).then_some(()).ok_or(names)
+    });
+    let load = Load::new(4).per_second(200).start(proxy.address);
+    a.kill();
+    load.during(Duration::from_secs(1));
+    load.stop().assert_no_failure();
+    assert_eq!(both(), ["200 b"]);
+    let file = proxy.directory.path().join("evenkeel.yaml");
+    let say = |command: &str| {
+        let output = Command::new(peers::evenkeel())
+            .args([command, "-c"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    };
+    let (code, said) = say("run");
+    assert!(
+        code == Some(2) && said.contains("policy.pools.web.balance: `envoy`"),
+        "{code:?} {said}"
+    );
+    let (code, said) = say("check");
+    assert!(
+        code == Some(0) && said.contains("pool web: Envoy takes turns by itself"),
+        "{code:?} {said}"
     );
 }

@@ -17,8 +17,8 @@ use evenkeel_policy::upstream::{
 };
 use evenkeel_tests::guests::{self, Guest};
 use evenkeel_tests::{
-    Cluster, Connection, Host, Load, Proxy, Request, Server, both_hosts, doubles, eventually, php,
-    ports,
+    Cluster, Connection, Host, Load, Proxy, Request, Server, both_hosts, busy, doubles, eventually,
+    php, ports,
 };
 use tempfile::TempDir;
 
@@ -28,6 +28,7 @@ both_hosts!(
     a_dead_vm_counts_for_five_ticks_and_its_slot_begins_anew,
     the_checks_of_a_dead_vm_go_on_in_another,
     hostile_records_are_passed_over,
+    nothing_is_in_flight_after_a_storm,
 );
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -73,8 +74,13 @@ impl Scene {
         let (path, log) = (folder.path().join("e.yaml"), folder.path().join("log"));
         let text = cluster.yaml(&admin.to_string(), log.to_str().unwrap());
         std::fs::write(&path, text).unwrap();
-        let config = Config::load(&path).unwrap_or_else(|faults| panic!("{faults}"));
-        let running = run::start(config, RunOptions::default()).unwrap();
+        let load = move || Config::load(&path).map_err(|faults| faults.to_string());
+        let config = load().unwrap_or_else(|faults| panic!("{faults}"));
+        let options = RunOptions {
+            load: Some(Box::new(load)),
+            ..RunOptions::default()
+        };
+        let running = run::start(config, options).unwrap();
         Self {
             address: running.addresses()[0].1,
             admin,
@@ -214,6 +220,79 @@ impl Drop for Scene {
             running.take().unwrap().stop();
         }
     }
+}
+
+/// A request of the storm, by its number; whoever sends it goes away after a moment, whatever it got by then.
+fn of_the_storm(number: usize) -> Request {
+    match number % 8 {
+        0 => Request::get("/sleep.php?s=5"),
+        1 => Request::get("/sse.php?n=50"),
+        2 => Request::get("/ws")
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "websocket"),
+        3 => Request::get("/reset?ms=20"),
+        4 => Request::get("/?ms=5000"),
+        5 => Request::new("POST", "/echo.php").body(vec![b'x'; 100_000]),
+        6 => Request::new("POST", "/reset").body("one please"),
+        _ => Request::get("/cookies.php"),
+    }
+}
+
+/// Clients that go away at any moment, attempts that fail and go on elsewhere, WebSockets, PHP's pages, and reloads where there are any.
+fn nothing_is_in_flight_after_a_storm(host: Host) {
+    const ROUNDS: usize = 24;
+    const CLIENTS: usize = 16;
+    let (shop, busy, other) = (php("shop"), busy("busy"), busy("other"));
+    let refuses = ports::refusing().to_string();
+    let servers = ["shop", "busy", "other", "refuses"];
+    let cluster = Cluster::new()
+        .workers(2)
+        .server(&shop)
+        .server(&busy)
+        .server(&other)
+        .name("refuses", &refuses)
+        .pool(
+            "balance: least_conn; retries: 3",
+            &servers.map(|name| (name, "max_fails: 0")),
+        );
+    let scene = Scene::new(host, cluster);
+    let mut most = 0;
+    for round in 0..ROUNDS {
+        let open: Vec<Connection> = (0..CLIENTS)
+            .map(|client| {
+                let mut connection = Connection::open(scene.address).unwrap();
+                connection.send(&of_the_storm(round * 3 + client)).unwrap();
+                connection
+            })
+            .collect();
+        if let Running::Here(running) = &scene.proxy
+            && round % 6 == 5
+        {
+            running.as_ref().unwrap().reload();
+        }
+        std::thread::sleep(Duration::from_millis(10 * (round as u64 % 12)));
+        let now: u32 = servers.iter().map(|server| scene.in_flight(server)).sum();
+        most = most.max(now);
+        for (client, connection) in open.into_iter().enumerate() {
+            if client % 2 == 0 {
+                connection.break_off();
+            }
+        }
+    }
+    assert!(most >= 4, "{most} in flight at most: that was no storm");
+    if host == Host::Sidecar {
+        let state = Connection::open(scene.admin).unwrap().get("/api/state");
+        let generation = state.unwrap().json()["config"]["generation"].as_u64();
+        assert!(generation > Some(1), "{generation:?}: it was reloaded");
+    }
+    eventually("nothing is in flight", PATIENCE, || {
+        let counts = servers.map(|server| scene.in_flight(server));
+        if counts == [0; 4] {
+            Ok(())
+        } else {
+            Err(counts)
+        }
+    });
 }
 
 fn only(name: &str) -> impl Fn(&BTreeMap<String, u64>) -> bool {

@@ -1,6 +1,6 @@
 //! A server that takes its time, and knows exactly how many requests it has at once.
 //!
-//! `?ms=200` is how long it takes; `/reset` breaks off instead of answering; an upgrade is accepted and kept until the client goes away. A
+//! `?ms=200` is how long it takes, or what [`Busy::slow_down`] says of all; `/reset` breaks off instead of answering; an upgrade is accepted and kept until the client goes away. A
 //! request counts from its last byte until just before its answer, or until the connection ends: so whoever has seen the answer, or
 //! has closed, finds it counted no more.
 
@@ -29,6 +29,8 @@ struct Seen {
     now: usize,
     most: usize,
     targets: Vec<String>,
+    /// What a request takes at least.
+    slow: Duration,
     stop: bool,
 }
 
@@ -70,6 +72,11 @@ impl Busy {
     /// What was asked for, in the order in which it came.
     pub fn targets(&self) -> Vec<String> {
         lock(&self.seen).targets.clone()
+    }
+
+    /// Each request takes so long from now on, if it would not take longer.
+    pub fn slow_down(&self, time: Duration) {
+        lock(&self.seen).slow = time;
     }
 
     /// Forgets the most, and what was asked for.
@@ -130,7 +137,8 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Seen>, name: &str) -> Option<()> {
             return None;
         }
         let ms = target.split_once("ms=").and_then(|(_, ms)| ms.parse().ok());
-        stay(&mut stream, Duration::from_millis(ms.unwrap_or(0)))?;
+        let time = Duration::from_millis(ms.unwrap_or(0)).max(lock(seen).slow);
+        stay(&mut stream, time)?;
         drop(counted);
         if target.starts_with("/reset") {
             return None;

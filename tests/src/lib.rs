@@ -39,11 +39,13 @@ pub mod http1;
 pub mod http2;
 pub mod load;
 pub mod memory_stream;
+pub mod metric;
 pub mod nginx;
 pub mod peers;
 pub mod php;
 pub mod ports;
 pub mod tls;
+pub mod trapping;
 
 pub use busy::{Busy, busy};
 pub use cluster::{Cluster, Proxy, Server};

@@ -7,6 +7,9 @@ mod mysql;
 mod redis;
 mod tcp;
 
+#[cfg(test)]
+mod mysql_login_tests;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

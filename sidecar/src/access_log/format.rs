@@ -101,7 +101,7 @@ pub(super) fn json(
     out.extend_from_slice(b"\",\"client_ip\":\"");
     client(out, exchange, client_ip);
     out.extend_from_slice(b"\",\"peer\":\"");
-    out.extend_from_slice(exchange.client.peer_text.as_bytes());
+    out.extend_from_slice(exchange.client.ends().peer_text.as_bytes());
     let config = &exchange.active.generation.config;
     if let Some(listener) = config.listener_at(exchange.client.bind) {
         out.extend_from_slice(b"\",\"listener\":\"");
@@ -218,7 +218,7 @@ pub(super) fn combined(
 fn client(out: &mut Vec<u8>, exchange: &Exchange, client_ip: Option<&str>) {
     match client_ip {
         Some(ip) => escaped(out, ip.as_bytes()),
-        None => out.extend_from_slice(exchange.client.peer.ip().to_string().as_bytes()),
+        None => out.extend_from_slice(exchange.client.ends().peer.ip().to_string().as_bytes()),
     }
 }
 

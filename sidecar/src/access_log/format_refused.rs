@@ -18,9 +18,9 @@ pub(super) fn json(
     out.extend_from_slice(b"{\"time\":\"");
     time.iso(out, wall);
     out.extend_from_slice(b"\",\"client_ip\":\"");
-    out.extend_from_slice(client.peer.ip().to_string().as_bytes());
+    out.extend_from_slice(client.ends().peer.ip().to_string().as_bytes());
     out.extend_from_slice(b"\",\"peer\":\"");
-    out.extend_from_slice(client.peer_text.as_bytes());
+    out.extend_from_slice(client.ends().peer_text.as_bytes());
     let active = client.worker.active();
     if let Some(listener) = active.generation.config.listener_at(client.bind) {
         out.extend_from_slice(b"\",\"listener\":\"");
@@ -50,7 +50,7 @@ pub(super) fn combined(
     wall: Duration,
     time: &TimeText,
 ) {
-    out.extend_from_slice(client.peer.ip().to_string().as_bytes());
+    out.extend_from_slice(client.ends().peer.ip().to_string().as_bytes());
     out.extend_from_slice(b" - - [");
     time.common(out, wall);
     out.extend_from_slice(b"] \"-\" ");

@@ -35,8 +35,14 @@ pub struct Listener {
     pub mode: Option<Mode>,
     pub accept: Option<Accept>,
     pub tls: Option<Mapping<Tls>>,
-    pub proxy_protocol: Unserved,
+    pub proxy_protocol: Option<Mapping<ProxyProtocol>>,
     pub pool: Unserved,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    pub from: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Copy, serde::Deserialize, PartialEq, Eq)]

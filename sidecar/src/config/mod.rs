@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_policy::config::ConfigError;
+use evenkeel_policy::client_ip::TrustedNetworks;
+use evenkeel_policy::config::{Chooser, ConfigError};
 
 use self::document::{Document, Mapping};
 use self::fault::Collector;
@@ -44,6 +45,8 @@ pub struct Config {
     pub policy: evenkeel_policy::config::Config,
     /// The file's `policy` subtree as JSON, unchanged: what the filter is configured with.
     pub policy_json: serde_json::Value,
+    /// What only Envoy can do; `None`: nothing.
+    only_for_envoy: Option<Faults>,
 }
 
 /// Where requests come in.
@@ -52,9 +55,19 @@ pub struct Listener {
     pub name: String,
     pub bind: SocketAddr,
     pub accept: Accept,
+    /// Who must say, by the PROXY protocol, whose connections its are; `None`: nobody may.
+    pub proxy_senders: Option<ProxySenders>,
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// The certificate and key files, for `evenkeel envoy`.
     pub tls_files: Option<TlsFiles>,
+}
+
+/// `proxy_protocol.from`.
+#[derive(Debug, Clone)]
+pub struct ProxySenders {
+    pub networks: TrustedNetworks,
+    /// As written, for `evenkeel envoy`: addresses and networks.
+    pub texts: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -165,6 +178,18 @@ impl Config {
         Self::parse(path, &text)
     }
 
+    /// The same for a file that our own proxy is to serve by.
+    ///
+    /// # Errors
+    /// As [`Config::load`], and what only Envoy can do.
+    pub fn load_to_run(path: &Path) -> Result<Self, Faults> {
+        let mut config = Self::load(path)?;
+        match config.only_for_envoy.take() {
+            Some(faults) => Err(faults),
+            None => Ok(config),
+        }
+    }
+
     /// The same for a text that stands, or could stand, at `path`.
     ///
     /// # Errors
@@ -219,7 +244,17 @@ impl Config {
         let policy = policy(&policy_json)
             .map_err(|error| faults.policy(error))
             .ok()?;
+        let mut only_for_envoy = Collector::new(path.to_owned(), tree);
+        for pool in policy
+            .pools
+            .iter()
+            .filter(|pool| pool.chooser == Chooser::Envoy)
+        {
+            let key = format!("policy.pools.{}.balance", pool.name);
+            only_for_envoy.value(&key, "`envoy` leaves the choice to Envoy, for what `evenkeel envoy` writes; here names are resolved for every method, so name one");
+        }
         Some(Self {
+            only_for_envoy: only_for_envoy.finish(),
             path: path.to_owned(),
             listeners,
             admin,

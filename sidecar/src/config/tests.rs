@@ -194,9 +194,24 @@ fn what_later_versions_serve_is_refused_by_name() {
         &changed("name: web", "mode: tcp, pool: db"),
         &format!("2:20: listeners[0].mode: `tcp` is {later}"),
     );
+}
+
+#[test]
+fn who_may_speak_the_proxy_protocol_is_checked() {
     refused(
         &changed("name: web", "proxy_protocol: {from: []}"),
-        &format!("2:14: listeners[0].proxy_protocol: {later}"),
+        "2:37: listeners[0].proxy_protocol.from: expected at least one address or network",
+    );
+    refused(
+        &changed("name: web", "proxy_protocol: {}"),
+        "2:30: listeners[0].proxy_protocol.from: expected at least one address or network",
+    );
+    refused(
+        &changed(
+            "name: web",
+            "proxy_protocol: {from: [10.0.0.0/8, lb.internal]}",
+        ),
+        "2:50: listeners[0].proxy_protocol.from[1]: expected an address or a network such as 10.0.0.0/8, found `lb.internal`",
     );
 }
 

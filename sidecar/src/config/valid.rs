@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evenkeel_host::{Engine, Module};
-use evenkeel_policy::config::check_name;
 use evenkeel_policy::config::units::{parse_duration, parse_size};
+use evenkeel_policy::config::{check_name, network_set};
 use serde_json::Value;
 
 use super::document::{self, Document, Mapping, Unserved};
 use super::fault::Collector;
 use super::tls::{self, TlsFault};
 use super::{
-    Accept, AccessLog, ExtraFilter, Limits, Listener, LogFormat, LogTarget, Timeouts, TlsFiles,
+    Accept, AccessLog, ExtraFilter, Limits, Listener, LogFormat, LogTarget, ProxySenders, Timeouts,
+    TlsFiles,
 };
 
 /// Most listeners, workers and filters of the operator's own. Shared data has slots for 128 VMs, and a reload needs twice the workers.
@@ -58,7 +59,6 @@ impl Validator<'_, '_> {
         let mut valid = Vec::new();
         for (index, Mapping(listener)) in listeners.iter().enumerate() {
             let path = format!("listeners[{index}]");
-            self.unserved(&format!("{path}.proxy_protocol"), &listener.proxy_protocol);
             if listener.mode == Some(document::Mode::Tcp) {
                 self.faults
                     .value(&format!("{path}.mode"), format!("`tcp` is {NOT_SERVED}"));
@@ -101,11 +101,28 @@ impl Validator<'_, '_> {
                 name,
                 bind,
                 accept,
+                proxy_senders: self.proxy_senders(&path, listener.proxy_protocol.as_ref()),
                 tls,
                 tls_files,
             });
         }
         valid
+    }
+
+    fn proxy_senders(
+        &mut self,
+        path: &str,
+        document: Option<&Mapping<document::ProxyProtocol>>,
+    ) -> Option<ProxySenders> {
+        let Mapping(document) = document?;
+        let texts = document.from.clone().unwrap_or_default();
+        match network_set(&format!("{path}.proxy_protocol.from"), &texts) {
+            Ok(networks) => Some(ProxySenders { networks, texts }),
+            Err(error) => {
+                self.faults.policy(error);
+                None
+            }
+        }
     }
 
     fn tls(

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::bail;
-use evenkeel_policy::config::Probe;
+use evenkeel_policy::config::{Chooser, Probe};
 
 use super::yaml::{address, indented};
 use super::{cluster, listener};
@@ -35,9 +35,11 @@ pub(super) fn render(config: &Config, wasm: &Path) -> anyhow::Result<String> {
                 bridge.kind
             );
         }
-        if let Some(named) = pool.named.first() {
+        if pool.chooser == Chooser::Filter
+            && let Some(named) = pool.named.first()
+        {
             bail!(
-                "policy.pools.{}.servers: `{}` is a name: the filter in Envoy steers to addresses, and nobody there tells it those of a name",
+                "policy.pools.{}.servers: `{}` is a name: the filter in Envoy steers to addresses, and nobody there tells it those of a name (`balance: envoy` leaves the choice to Envoy, which resolves names)",
                 pool.name,
                 named.server.id
             );

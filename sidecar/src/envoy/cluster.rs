@@ -1,15 +1,16 @@
 //! A pool as two clusters: the one that serves, and its strict twin for checks.
 //!
 //! Both take the endpoint from the steering header and from nothing else: `override_host` over a fallback that has no host to
-//! offer. So a request that the filter did not steer is answered 503, never balanced by Envoy.
+//! offer. So a request that the filter did not steer is answered 503, never balanced by Envoy. But for pools that say
+//! `balance: envoy`: those are one cluster, whose names Envoy resolves and in which it takes turns.
 
-use evenkeel_policy::config::{AdminState, PoolConfig, ServerConfig, Tier};
+use evenkeel_policy::config::{AdminState, Chooser, PoolConfig, ProxyVersion, ServerConfig, Tier};
 use evenkeel_policy::contract::{
     CHECK_CLUSTER_SUFFIX, EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER,
     RETRIABLE_STATUSES_HEADER, RETRY_ON_HEADER, STEERING_HEADER,
 };
 
-use super::yaml::{address, indented, quoted, seconds};
+use super::yaml::{address, host_address, indented, quoted, seconds};
 use crate::config::Config;
 
 /// Headers of the contract and of Envoy itself that end here.
@@ -36,6 +37,9 @@ pub(super) fn render(config: &Config, pool: &PoolConfig) -> String {
     } else {
         pool.keepalive.requests.max(1)
     };
+    if pool.chooser == Chooser::Envoy {
+        return left_to_envoy(pool, &connect, requests);
+    }
     let serving = format!(
         "\
 - name: {name}
@@ -43,10 +47,11 @@ pub(super) fn render(config: &Config, pool: &PoolConfig) -> String {
   connect_timeout: {connect}
   # Envoy's defaults (1024, and 3 retries at a time) would break failover under load. Limits are the filter's business.
 {breakers}  common_lb_config: {{ healthy_panic_threshold: {{ value: 0 }} }}
-{options}{policy}{assignment}",
+{options}{socket}{policy}{assignment}",
         name = quoted(&pool.name),
         breakers = breakers(NO_LIMIT),
         options = protocol_options(&seconds(pool.keepalive.idle), requests),
+        socket = socket(pool.proxy_protocol),
         policy = policy(),
         assignment = assignment(&pool.name, &pool.servers, Twin::Serving),
     );
@@ -57,14 +62,81 @@ pub(super) fn render(config: &Config, pool: &PoolConfig) -> String {
   type: STATIC
   connect_timeout: {connect}
 {breakers}  common_lb_config: {{ healthy_panic_threshold: {{ value: 0 }} }}
-{options}{policy}{assignment}",
+{options}{socket}{policy}{assignment}",
         quoted = quoted(&name),
         breakers = breakers(CHECKS_MAX),
         options = protocol_options("1s", 1),
+        socket = socket(pool.proxy_protocol),
         policy = policy(),
         assignment = assignment(&name, &pool.servers, Twin::Checks),
     );
     format!("{serving}{checks}")
+}
+
+/// A pool whose servers Envoy resolves and chooses. Names are asked of the system's resolver, as our own proxy does, and all of their
+/// addresses are used.
+fn left_to_envoy(pool: &PoolConfig, connect: &str, requests: u32) -> String {
+    let mut out = format!(
+        "\
+- name: {name}
+  type: STRICT_DNS                # balance: envoy. Envoy resolves, and takes turns
+  connect_timeout: {connect}
+  dns_refresh_rate: {resolve}
+  dns_lookup_family: ALL
+  typed_dns_resolver_config:
+    name: envoy.network.dns_resolver.getaddrinfo
+    typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig }}
+{breakers}  common_lb_config: {{ healthy_panic_threshold: {{ value: 0 }} }}
+{options}{socket}  lb_policy: ROUND_ROBIN
+  load_assignment:
+    cluster_name: {name}
+    endpoints:
+    - lb_endpoints:
+",
+        name = quoted(&pool.name),
+        resolve = seconds(pool.resolve),
+        breakers = breakers(NO_LIMIT),
+        options = protocol_options(&seconds(pool.keepalive.idle), requests),
+        socket = socket(pool.proxy_protocol),
+    );
+    let known = pool
+        .servers
+        .iter()
+        .map(|server| (server, address(server.address)));
+    let named = pool.named.iter().map(|named| {
+        let port = named.server.address.port();
+        (&named.server, host_address(&named.host, port))
+    });
+    let ready = known
+        .chain(named)
+        .filter(|(server, _)| server.admin == AdminState::Ready);
+    for (server, address) in ready {
+        out.push_str(&format!(
+            "      - {{ endpoint: {{ address: {address} }}, load_balancing_weight: {} }}\n",
+            server.weight
+        ));
+    }
+    out
+}
+
+/// With the PROXY protocol Envoy keeps connections of different clients apart by itself; a check's are nobody's.
+fn socket(version: Option<ProxyVersion>) -> String {
+    let version = match version {
+        None => return String::new(),
+        Some(ProxyVersion::V1) => "V1",
+        Some(ProxyVersion::V2) => "V2",
+    };
+    format!(
+        "  transport_socket:
+    name: envoy.transport_sockets.upstream_proxy_protocol
+    typed_config:
+      \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+      config: {{ version: {version} }}
+      transport_socket:
+        name: envoy.transport_sockets.raw_buffer
+        typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer }}
+"
+    )
 }
 
 fn breakers(limit: u32) -> String {

@@ -11,7 +11,7 @@ use evenkeel_policy::contract::{
 
 use super::yaml::{address, indented, pretty_json, quoted, seconds};
 use super::{access_log, routes};
-use crate::config::{Accept, Config, ExtraFilter, Listener};
+use crate::config::{Accept, Config, ExtraFilter, Listener, ProxySenders};
 
 /// Headers by which a client could steer or retry, removed before any filter or route sees them.
 const NOBODY_MAY_SEND: [&str; 15] = [
@@ -46,12 +46,46 @@ pub(super) fn render(config: &Config, listener: &Listener, wasm: &Path) -> anyho
     if listener.accept == Accept::Balanced {
         out.push_str("  connection_balance_config: { exact_balance: {} }\n");
     }
-    out.push_str("  filter_chains:\n  - filters:\n    - name: envoy.filters.network.http_connection_manager\n      typed_config:\n");
+    if listener.proxy_senders.is_some() {
+        out.push_str(PROXY_PROTOCOL_FILTER);
+    }
+    out.push_str("  filter_chains:\n");
+    out.push_str(&match &listener.proxy_senders {
+        None => "  - filters:\n".to_owned(),
+        Some(senders) => format!("{}    filters:\n", from_senders(senders)),
+    });
+    out.push_str(
+        "    - name: envoy.filters.network.http_connection_manager\n      typed_config:\n",
+    );
     out.push_str(&indented(&connection_manager(config, listener, wasm)?, 8));
     if let Some(files) = &listener.tls_files {
         out.push_str(&indented(&tls(&files.cert, &files.key)?, 4));
     }
     Ok(out)
+}
+
+/// Requires the header of everybody, which is more than evenkeel does: see [`from_senders`].
+const PROXY_PROTOCOL_FILTER: &str = "  listener_filters:
+  - name: envoy.filters.listener.proxy_protocol
+    typed_config: { \"@type\": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol }
+";
+
+/// The match of the only chain: connections of `proxy_protocol.from`. A chain for others could not tell whether one of them had sent a
+/// header, which Envoy has believed by then; so in Envoy others are not served.
+fn from_senders(senders: &ProxySenders) -> String {
+    let mut out = "  - filter_chain_match:      # the socket's own peer: from anybody else the header is a lie, and the connection is closed\n      direct_source_prefix_ranges:\n".to_owned();
+    for text in &senders.texts {
+        let (prefix, length) = match text.split_once('/') {
+            Some((prefix, length)) => (prefix, length),
+            None if text.contains(':') => (text.as_str(), "128"),
+            None => (text.as_str(), "32"),
+        };
+        out.push_str(&format!(
+            "      - {{ address_prefix: {}, prefix_len: {length} }}\n",
+            quoted(prefix)
+        ));
+    }
+    out
 }
 
 fn tls(cert: &Path, key: &Path) -> anyhow::Result<String> {

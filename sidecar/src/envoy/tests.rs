@@ -210,3 +210,40 @@ fn a_check_that_only_a_bridge_can_make_is_refused_by_name() {
         assert!(said.starts_with(&key) && said.contains("bridge"), "{said}");
     }
 }
+
+#[test]
+fn a_pool_that_leaves_the_choice_to_envoy_is_one_cluster_of_names() {
+    let file = FILE.replace(
+        "api: {servers: [{address: 10.0.0.9:80}], timeouts: {connect: 2s, response: 300s}}",
+        "api: {balance: envoy, resolve: 7s, servers: [{address: 'Web.Test:81', weight: 4}, {address: 10.0.0.9:80}, {address: 'gone.test:80', down: true}]}",
+    );
+    let config = Config::parse(Path::new("evenkeel.yaml"), &file).unwrap();
+    let text = render(&config, Path::new("/w.wasm")).unwrap();
+    let file = crate::config::locate::Tree::parse(&text).unwrap().to_json();
+    let clusters = file["static_resources"]["clusters"].as_array().unwrap();
+    let names: Vec<_> = clusters.iter().map(|cluster| &cluster["name"]).collect();
+    assert_eq!(names, ["api", "shop", "shop.check"]);
+    let api = &clusters[0];
+    assert_eq!(
+        (&api["type"], &api["dns_refresh_rate"]),
+        (&Value::from("STRICT_DNS"), &Value::from("7s"))
+    );
+    assert!(api["load_balancing_policy"].is_null());
+    let endpoints = api["load_assignment"]["endpoints"][0]["lb_endpoints"].as_array();
+    let told: Vec<_> = endpoints
+        .unwrap()
+        .iter()
+        .map(|endpoint| {
+            let address = &endpoint["endpoint"]["address"]["socket_address"];
+            (
+                address["address"].as_str().unwrap(),
+                address["port_value"].as_u64().unwrap(),
+                endpoint["load_balancing_weight"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(told, [("10.0.0.9", 80, 1), ("web.test", 81, 4)]);
+    let routes = &manager(&file, 0)["route_config"]["virtual_hosts"][0]["routes"];
+    let predicate = &routes[1]["route"]["retry_policy"]["retry_host_predicate"][0]["name"];
+    assert_eq!(predicate, "envoy.retry_host_predicates.previous_hosts");
+}

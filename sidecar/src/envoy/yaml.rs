@@ -43,10 +43,14 @@ pub(super) fn seconds(duration: Duration) -> String {
 
 /// An address as Envoy's flow mapping.
 pub(super) fn address(address: SocketAddr) -> String {
+    host_address(&address.ip().to_string(), address.port())
+}
+
+/// The same of a name, or an address without brackets.
+pub(super) fn host_address(host: &str, port: u16) -> String {
     format!(
-        "{{ socket_address: {{ address: {}, port_value: {} }} }}",
-        quoted(&address.ip().to_string()),
-        address.port()
+        "{{ socket_address: {{ address: {}, port_value: {port} }} }}",
+        quoted(host)
     )
 }
 

@@ -26,10 +26,10 @@ fn connection(
 ) -> bool {
     let client = &exchange.client;
     match attribute {
-        Attribute::SourceAddress => answer(Value::Bytes(client.peer_text.as_bytes())),
-        Attribute::SourcePort => answer(Value::Int(i64::from(client.peer.port()))),
-        Attribute::DestinationAddress => answer(Value::Bytes(client.local_text.as_bytes())),
-        Attribute::DestinationPort => answer(Value::Int(i64::from(client.local.port()))),
+        Attribute::SourceAddress => answer(Value::Bytes(client.ends().peer_text.as_bytes())),
+        Attribute::SourcePort => answer(Value::Int(i64::from(client.ends().peer.port()))),
+        Attribute::DestinationAddress => answer(Value::Bytes(client.ends().local_text.as_bytes())),
+        Attribute::DestinationPort => answer(Value::Int(i64::from(client.ends().local.port()))),
         Attribute::ConnectionId => answer(Value::Uint(client.id)),
         Attribute::ConnectionMtls => answer(Value::Bool(
             client.tls.get().is_some_and(|tls| tls.is_mutual),

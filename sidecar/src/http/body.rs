@@ -131,11 +131,12 @@ fn poll_request_body(
     }
 }
 
-/// A response's body. The exchange ends when it goes.
+/// A response's body. The exchange ends when it goes, unless it goes on as a tunnel.
 pub(crate) struct ResponseBody {
     // Before `guard`: the connection goes back to its pool before the exchange is logged.
     source: Source,
-    guard: Guard,
+    exchange: Rc<Exchange>,
+    _guard: Option<Guard>,
 }
 
 enum Source {
@@ -164,14 +165,25 @@ impl ResponseBody {
                 is_complete,
                 is_filtered,
             }),
-            guard,
+            exchange: Rc::clone(&guard.0),
+            _guard: Some(guard),
         }
     }
 
     pub(crate) fn own(guard: Guard, body: Bytes) -> Self {
         Self {
             source: Source::Own(body),
-            guard,
+            exchange: Rc::clone(&guard.0),
+            _guard: Some(guard),
+        }
+    }
+
+    /// Nothing; the exchange ends by another guard.
+    pub(crate) fn switching(exchange: Rc<Exchange>) -> Self {
+        Self {
+            source: Source::Own(Bytes::new()),
+            exchange,
+            _guard: None,
         }
     }
 }
@@ -189,12 +201,12 @@ impl Body for ResponseBody {
             Source::Own(bytes) => {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| {
-                    count(&this.guard.0, &bytes);
+                    count(&this.exchange, &bytes);
                     Ok(Frame::data(bytes))
                 }))
             }
             Source::Upstream(upstream) if upstream.is_filtered => {
-                let exchange = &this.guard.0;
+                let exchange = &this.exchange;
                 let input = |cx: &mut Context<'_>| {
                     let polled = upstream.poll_frame(exchange, cx);
                     (polled, upstream.is_complete)
@@ -205,7 +217,7 @@ impl Body for ResponseBody {
                 )
             }
             Source::Upstream(upstream) => {
-                counted(&this.guard.0, upstream.poll_frame(&this.guard.0, cx))
+                counted(&this.exchange, upstream.poll_frame(&this.exchange, cx))
             }
         }
     }
@@ -286,7 +298,7 @@ impl Upstream {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        let exchange = &self.guard.0;
+        let exchange = &self.exchange;
         exchange.waiting.set(Waiting::Nothing);
         let Source::Upstream(upstream) = &mut self.source else {
             return;

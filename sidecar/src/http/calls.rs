@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_host::embedder::{CallRefused, HttpCall, HttpCallOutcome, Pairs};
+use evenkeel_policy::config::ProxyVersion;
 use evenkeel_policy::contract::{CHECK_CLUSTER_SUFFIX, SESSION_STORE_CLUSTER, STEERING_HEADER};
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
@@ -30,6 +31,7 @@ use crate::http::bridge;
 use crate::members::Server;
 use crate::upstream::connect::connect;
 use crate::upstream::connection::Connection;
+use crate::upstream::proxy_header;
 use crate::worker::{Active, Worker};
 
 /// Calls in flight of one VM.
@@ -84,6 +86,7 @@ enum Route {
 struct Target {
     server: Arc<Server>,
     connect_timeout: Duration,
+    proxy_protocol: Option<ProxyVersion>,
 }
 
 impl Target {
@@ -113,6 +116,7 @@ impl Target {
         Ok(Self {
             server: Arc::clone(server.ok_or(CallRefused::NoEndpoints)?),
             connect_timeout: pool.connect_timeout,
+            proxy_protocol: pool.proxy_protocol,
         })
     }
 }
@@ -171,9 +175,11 @@ async fn perform(
     call: &HttpCall,
 ) -> HttpCallOutcome {
     let deadline = tokio::time::Instant::now() + call.timeout;
+    let whose = target.proxy_protocol.map(proxy_header::of_nobody);
     let connecting = connect(
         target.server.address,
         target.connect_timeout.min(call.timeout),
+        whose.as_deref(),
         &worker.clock,
     );
     let Ok(mut connection) = connecting.await else {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use crate::clock::{Ticks, is_over};
+use crate::http::exchange::Guard;
 use crate::upstream::connection::Tunnel;
 use crate::worker::Worker;
 
@@ -42,15 +43,33 @@ pub(crate) struct Tls {
     pub(crate) is_mutual: bool,
 }
 
+/// Both ends of a connection, also as `ip:port`, made once.
+pub(crate) struct Ends {
+    pub(crate) peer: SocketAddr,
+    pub(crate) peer_text: String,
+    pub(crate) local: SocketAddr,
+    pub(crate) local_text: String,
+}
+
+impl Ends {
+    fn new(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self {
+            peer,
+            peer_text: peer.to_string(),
+            local,
+            local_text: local.to_string(),
+        }
+    }
+}
+
 /// Facts, phase and orders of one connection.
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     pub(crate) id: u64,
-    pub(crate) peer: SocketAddr,
-    /// `ip:port`, made once.
-    pub(crate) peer_text: String,
-    pub(crate) local: SocketAddr,
-    pub(crate) local_text: String,
+    /// Of the socket.
+    socket: Ends,
+    /// What a balancer in front said of it, if it did.
+    proxied: OnceCell<Box<Ends>>,
     /// The listener's configured address, by which a generation finds it.
     pub(crate) bind: SocketAddr,
     /// Set when the handshake is over.
@@ -66,8 +85,8 @@ pub(crate) struct Client {
     waker: RefCell<Option<Waker>>,
     /// The last answer was given without reading all that the client sent.
     pub(crate) must_linger: Cell<bool>,
-    /// An upgrade that the exchange agreed on, for the connection's task to carry out.
-    pub(crate) tunnel: RefCell<Option<Tunnel>>,
+    /// An upgrade that the exchange agreed on, for the connection's task to carry out. (A circle of references until it does.)
+    pub(crate) tunnel: RefCell<Option<(Tunnel, Guard)>>,
 }
 
 impl Client {
@@ -80,10 +99,8 @@ impl Client {
         Self {
             worker: Rc::clone(worker),
             id: worker.next_connection_id(),
-            peer,
-            peer_text: peer.to_string(),
-            local,
-            local_text: local.to_string(),
+            socket: Ends::new(peer, local),
+            proxied: OnceCell::new(),
             bind,
             tls: OnceCell::new(),
             phase: Cell::new(Phase::Head),
@@ -96,6 +113,21 @@ impl Client {
             must_linger: Cell::new(false),
             tunnel: RefCell::new(None),
         }
+    }
+
+    /// Whose connection it is: what a balancer in front said, or else the socket's ends.
+    pub(crate) fn ends(&self) -> &Ends {
+        self.proxied.get().map_or(&self.socket, Box::as_ref)
+    }
+
+    /// Who opened the socket, whatever was said.
+    pub(crate) fn socket_peer(&self) -> SocketAddr {
+        self.socket.peer
+    }
+
+    /// A balancer in front said whose connection it is. Only the first time counts.
+    pub(crate) fn set_proxied(&self, peer: SocketAddr, local: SocketAddr) {
+        let _ = self.proxied.set(Box::new(Ends::new(peer, local)));
     }
 
     /// Bytes came in: an idle connection now has a head on its way; a tunnel is alive.

@@ -47,6 +47,7 @@ use crate::http::steering::{self, Conditions};
 use crate::upstream::connect::{ConnectError, connect};
 use crate::upstream::connection::Connection;
 use crate::upstream::pool::Endpoint;
+use crate::upstream::proxy_header;
 use crate::worker::Reach;
 
 /// What came of it.
@@ -169,7 +170,9 @@ async fn attempt_server(
     exchange.count_in_flight(server.counters.get(exchange.worker().index));
     let_others_decide().await;
     // A connection from the pool may turn out stale once; then a fresh one.
-    if let Some(connection) = take_idle(endpoint, is_idempotent).await {
+    if pool.proxy_protocol.is_none()
+        && let Some(connection) = take_idle(endpoint, is_idempotent).await
+    {
         exchange.worker().counters.upstream_reuses.add(1);
         match send(exchange, connection, hop_by_hop).await {
             Err(Failure::Server {
@@ -208,9 +211,14 @@ async fn open(
 ) -> Result<Box<Connection>, Failure> {
     let worker = exchange.worker();
     worker.counters.upstream_connects.add(1);
+    let ends = exchange.client.ends();
+    let whose = pool
+        .proxy_protocol
+        .map(|version| proxy_header::of_client(version, ends.peer, ends.local));
     let mut connecting = Box::pin(connect(
         endpoint.address(),
         pool.connect_timeout,
+        whose.as_deref(),
         &worker.clock,
     ));
     let connected = poll_fn(|cx| {

@@ -109,7 +109,7 @@ impl Refused {
         if let Some(log) = worker.log.borrow().as_ref() {
             log.refused(client, self);
         }
-        tracing::debug!(peer = %client.peer, "request refused: {} {}", self.code, self.details);
+        tracing::debug!(peer = %client.ends().peer, "request refused: {} {}", self.code, self.details);
     }
 }
 

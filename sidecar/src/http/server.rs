@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 
 use crate::http::body::ResponseBody;
 use crate::http::client::{Client, Order};
-use crate::http::exchange::{BodyState, Details, Exchange, Guard, ResponseHead};
+use crate::http::exchange::{BodyState, Details, Exchange, Guard, ResponseHead, Waiting};
 use crate::http::filter::{self, Passed};
 use crate::http::forward::{self, Outcome};
 use crate::http::head::{Malformed, RequestHead};
@@ -185,7 +185,7 @@ async fn answer_upstream(
     Ok(response.map(|()| body))
 }
 
-/// `101`: the answer goes out, and the connection's task then takes the tunnel.
+/// `101`: the answer goes out, and the connection's task then takes the tunnel. The exchange ends with it: until then it is in flight.
 fn switch(
     guard: Guard,
     head: ResponseHead,
@@ -203,7 +203,7 @@ fn switch(
             },
         );
     };
-    exchange.client.tunnel.replace(Some(tunnel));
+    exchange.waiting.set(Waiting::Nothing);
     let mut response = Response::new(());
     decorate(exchange, &mut response, head);
     response
@@ -212,7 +212,9 @@ fn switch(
     if let Some(protocol) = agreed.upgrade {
         response.headers_mut().insert(UPGRADE, protocol);
     }
-    response.map(|()| ResponseBody::own(guard, Bytes::new()))
+    let exchange = Rc::clone(exchange);
+    exchange.client.tunnel.replace(Some((tunnel, guard)));
+    response.map(|()| ResponseBody::switching(exchange))
 }
 
 /// Answers in the proxy's own words, which pass the response filters like any answer.

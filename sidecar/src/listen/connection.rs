@@ -21,6 +21,7 @@ use crate::config::Limits;
 use crate::http::client::{Client, Order, Phase, Tls};
 use crate::http::refused::Refused;
 use crate::http::{server, upgrade};
+use crate::listen::proxy_protocol;
 
 /// What a client that speaks HTTP/2 without being asked sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -63,8 +64,17 @@ async fn serve(client: &Rc<Client>, mut stream: TcpStream) {
         return;
     };
     let limits = active.generation.config.limits;
-    let Some(config) = &listener.tls else {
-        drop(active);
+    let tls = listener.tls.clone();
+    let peer = client.socket_peer().ip();
+    let must_say_whose = listener
+        .proxy_senders
+        .as_ref()
+        .is_some_and(|senders| senders.networks.contains(peer));
+    drop(active);
+    if must_say_whose && !Box::pin(read_whose(client, &mut stream)).await {
+        return;
+    }
+    let Some(config) = tls else {
         return match first_bytes(&mut stream).await {
             Ok(Some((Protocol::Http1, read))) => {
                 serve_http1(client, ClientStream::new(client, stream, read), limits).await
@@ -76,9 +86,22 @@ async fn serve(client: &Rc<Client>, mut stream: TcpStream) {
             Ok(None) | Err(_) => {}
         };
     };
-    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::clone(config));
-    drop(active);
+    let acceptor = tokio_rustls::TlsAcceptor::from(config);
     Box::pin(serve_tls(client, acceptor, stream, limits)).await;
+}
+
+/// Reads the PROXY header, which is required. `false`: there is none, and the connection is over.
+async fn read_whose(client: &Client, stream: &mut TcpStream) -> bool {
+    match proxy_protocol::read(stream).await {
+        Ok(Some(ends)) => client.set_proxied(ends.source, ends.destination),
+        Ok(None) => {}
+        Err(fault) => {
+            client.worker.counters.connections_failed.add(1);
+            tracing::debug!(peer = %client.socket_peer(), "PROXY protocol: {fault}");
+            return false;
+        }
+    }
+    true
 }
 
 async fn serve_tls(
@@ -91,7 +114,7 @@ async fn serve_tls(
         Ok(stream) => stream,
         Err(error) => {
             client.worker.counters.connections_failed.add(1);
-            return tracing::debug!(peer = %client.peer, "TLS handshake failed: {error}");
+            return tracing::debug!(peer = %client.ends().peer, "TLS handshake failed: {error}");
         }
     };
     let session = stream.get_ref().1;
@@ -182,8 +205,9 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         Some(Ok(())) => {}
     }
     let tunnel = client.tunnel.borrow_mut().take();
-    if let Some(tunnel) = tunnel {
+    if let Some((tunnel, guard)) = tunnel {
         Box::pin(upgrade::copy(client, stream, parts.read_buf, tunnel)).await;
+        drop(guard);
     } else if client.must_linger.get() {
         // Refused already: what it still sends is no head that could be late.
         client.enter(Phase::Busy);

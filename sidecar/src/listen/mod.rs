@@ -4,6 +4,7 @@ pub(crate) mod accept;
 pub(crate) mod balanced;
 pub(crate) mod bind;
 pub(crate) mod connection;
+mod proxy_protocol;
 pub(crate) mod reuseport;
 
 use std::net::{SocketAddr, TcpStream};

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use evenkeel_policy::contract::VM_ID;
-use evenkeel_policy::upstream::Members;
+use evenkeel_policy::upstream::{Members, News};
 
 use crate::generation::Generation;
 use crate::shared::Shared;
@@ -51,14 +51,25 @@ pub(crate) fn put_into_force(shared: &Shared, more: Option<&Generation>) -> Resu
     for generation in [Some(&**current), more].into_iter().flatten() {
         refresh(generation, &table, now);
     }
-    let mut failed = Vec::new();
+    let (mut failed, mut has_news) = (Vec::new(), false);
+    let process = &shared.process;
     for (pool, record) in table.records() {
-        if !is_told(shared, pool, &record)
-            && !shared
-                .process
-                .set_shared_data(VM_ID, &Members::key(pool), &record.encode(), 0)
-        {
+        if is_told(shared, pool, &record) {
+            continue;
+        }
+        if process.set_shared_data(VM_ID, &Members::key(pool), &record.encode(), 0) {
+            has_news = true;
+        } else {
             failed.push(pool.to_owned());
+        }
+    }
+    if has_news {
+        // Nobody else writes it, and the table is ours as long. A count that cannot be written was never told, or is told again.
+        let told = process.shared_data(VM_ID, News::Members.key());
+        let count = told.map_or(0, |(value, _cas)| News::count_of(&value));
+        let next = count.wrapping_add(1).to_le_bytes();
+        if !process.set_shared_data(VM_ID, News::Members.key(), &next, 0) {
+            failed.push("(all)".to_owned());
         }
     }
     if failed.is_empty() {

@@ -1,9 +1,11 @@
-//! Opening a connection to a server, with the only timer that a request may set.
+//! Opening a connection to a server, with the only timer that a request may set; and, where the pool wants it, telling the server
+//! whose connection it is before anything else.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::clock::Clock;
@@ -17,19 +19,25 @@ pub(crate) enum ConnectError {
     TimedOut,
 }
 
-/// Connects within `timeout`.
+/// Connects within `timeout`. `whose` is sent first: a header of the PROXY protocol.
 pub(crate) async fn connect(
     address: SocketAddr,
     timeout: Duration,
+    whose: Option<&[u8]>,
     clock: &Rc<Clock>,
 ) -> Result<Box<Connection>, ConnectError> {
-    let stream = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+    let mut stream = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         Err(_elapsed) => return Err(ConnectError::TimedOut),
         Ok(Err(error)) => return Err(ConnectError::Failed(error.raw_os_error().unwrap_or(0))),
         Ok(Ok(stream)) => stream,
     };
     // A socket that cannot do without delay still works.
     let _ = stream.set_nodelay(true);
+    if let Some(header) = whose {
+        // The buffer of a new socket has room for it.
+        let sent = stream.write_all(header).await;
+        sent.map_err(|error| ConnectError::Failed(error.raw_os_error().unwrap_or(0)))?;
+    }
     Connection::start(stream, address, clock)
         .await
         .map_err(|_| ConnectError::Failed(0))

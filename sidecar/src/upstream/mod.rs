@@ -3,4 +3,5 @@
 pub(crate) mod connect;
 pub(crate) mod connection;
 pub(crate) mod pool;
+pub(crate) mod proxy_header;
 pub(crate) mod socket;

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::{SECOND_ROUTE, Task, envoy, write};
+use super::{Balance, MAX_CONNS, SECOND_ROUTE, Task, envoy, write};
 use crate::process::first_line;
 
 /// The binary built beside this program, with the same profile; `EVENKEEL_BIN` names another.
@@ -84,13 +84,23 @@ fn document(task: &Task<'_>) -> Value {
     let pool = |servers: &[std::net::SocketAddr]| {
         let servers: Vec<Value> = servers
             .iter()
-            .map(|server| json!({"address": server.to_string()}))
+            .map(|server| match task.balance {
+                Balance::RoundRobin => json!({"address": server.to_string()}),
+                Balance::LeastConn => {
+                    json!({"address": server.to_string(), "max_conns": MAX_CONNS})
+                }
+            })
             .collect();
-        json!({
-            "balance": "round_robin",
-            "servers": servers,
-            "keepalive": {"per_worker": 64, "idle": "60s", "requests": 10000},
-        })
+        let keepalive = json!({"per_worker": 64, "idle": "60s", "requests": 10000});
+        match task.balance {
+            Balance::RoundRobin => {
+                json!({"balance": "round_robin", "servers": servers, "keepalive": keepalive})
+            }
+            Balance::LeastConn => json!({
+                "balance": "least_conn", "servers": servers, "keepalive": keepalive,
+                "health": {"path": "/", "interval": "2s", "timeout": "1s"},
+            }),
+        }
     };
     let mut document = json!({
         "listeners": [{"name": "web", "bind": task.listen.to_string(), "mode": "http"}],

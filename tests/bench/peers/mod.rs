@@ -2,11 +2,12 @@
 //!
 //! Each file knows one program: where it is, what its configuration looks like, and what is particular about its figures.
 
+pub mod anywhere;
 mod backends;
 mod envoy;
 mod evenkeel;
-mod haproxy;
-mod nginx;
+pub mod haproxy;
+pub mod nginx;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,11 +30,24 @@ pub enum Peer {
     Direct,
     Nginx,
     NginxBufferedLog,
+    NginxLeastConn,
     Haproxy,
     Envoy,
     EnvoyWithEvenkeel,
     Evenkeel,
+    EvenkeelLeastConn,
 }
+
+/// How a proxy chooses among the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    /// Fewest requests in flight, each server with a bound of them that is never reached, and checked as far as the proxy can.
+    LeastConn,
+}
+
+/// The bound of a server's requests in [`Balance::LeastConn`].
+pub const MAX_CONNS: u32 = 1_000;
 
 /// What to measure, from the command line.
 #[derive(Debug, Clone)]
@@ -51,6 +65,7 @@ pub struct Task<'a> {
     /// A second address, for those that want an administration port.
     pub admin: SocketAddr,
     pub workers: usize,
+    pub balance: Balance,
     pub access_log: Option<PathBuf>,
     /// For configuration and whatever else the proxy writes.
     pub folder: PathBuf,
@@ -68,14 +83,16 @@ pub struct Proxy {
 }
 
 impl Peer {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Direct,
         Self::Nginx,
         Self::NginxBufferedLog,
+        Self::NginxLeastConn,
         Self::Haproxy,
         Self::Envoy,
         Self::EnvoyWithEvenkeel,
         Self::Evenkeel,
+        Self::EvenkeelLeastConn,
     ];
 
     /// The name of the row, also for `--only`.
@@ -84,10 +101,12 @@ impl Peer {
             Self::Direct => "direct",
             Self::Nginx => "nginx",
             Self::NginxBufferedLog => "nginx-buffered-log",
+            Self::NginxLeastConn => "nginx-least-conn",
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
             Self::EnvoyWithEvenkeel => "envoy+evenkeel.wasm",
             Self::Evenkeel => "evenkeel",
+            Self::EvenkeelLeastConn => "evenkeel-least-conn",
         }
     }
 
@@ -106,6 +125,9 @@ impl Peer {
                 "one worker; `access_log FILE combined`, as the default unbuffered: one write per request"
             }
             Self::NginxBufferedLog => "the same with `buffer=64k flush=1s`",
+            Self::NginxLeastConn => {
+                "as `nginx`, with `least_conn`, `zone` and `max_conns`; it has no active checks"
+            }
             Self::Haproxy => {
                 "one thread; HAProxy writes no log files itself: `log stdout`, redirected to a file, one write per request"
             }
@@ -114,12 +136,22 @@ impl Peer {
             }
             Self::EnvoyWithEvenkeel => "what `evenkeel envoy` writes, `--concurrency 1`",
             Self::Evenkeel => "`workers: 1`",
+            Self::EvenkeelLeastConn => {
+                "`workers: 1`, `balance: least_conn`, `max_conns` on every server, active checks every 2 s"
+            }
         }
     }
 
     /// Whether the second of two proxies differs only in settings: where one is enough, this one is left out.
     pub fn is_variant(self) -> bool {
-        self == Self::NginxBufferedLog
+        self == Self::NginxBufferedLog || self.balance() == Balance::LeastConn
+    }
+
+    fn balance(self) -> Balance {
+        match self {
+            Self::NginxLeastConn | Self::EvenkeelLeastConn => Balance::LeastConn,
+            _ => Balance::RoundRobin,
+        }
     }
 
     /// The program of this row.
@@ -128,17 +160,21 @@ impl Peer {
     /// Why this machine has none.
     fn program(self) -> Result<PathBuf> {
         match self {
-            Self::Direct | Self::Nginx | Self::NginxBufferedLog => nginx::program(),
+            Self::Direct | Self::Nginx | Self::NginxBufferedLog | Self::NginxLeastConn => {
+                nginx::program()
+            }
             Self::Haproxy => haproxy::program(),
             Self::Envoy => envoy::program(),
             Self::EnvoyWithEvenkeel => evenkeel::binary().and(envoy::program()),
-            Self::Evenkeel => evenkeel::binary(),
+            Self::Evenkeel | Self::EvenkeelLeastConn => evenkeel::binary(),
         }
     }
 
     fn version(self, program: &Path) -> String {
         match self {
-            Self::Direct | Self::Nginx | Self::NginxBufferedLog => nginx::version(program),
+            Self::Direct | Self::Nginx | Self::NginxBufferedLog | Self::NginxLeastConn => {
+                nginx::version(program)
+            }
             Self::Haproxy => haproxy::version(program),
             Self::Envoy => envoy::version(program),
             Self::EnvoyWithEvenkeel => {
@@ -147,7 +183,7 @@ impl Peer {
                     .unwrap_or_default();
                 format!("{}, {evenkeel}", envoy::version(program))
             }
-            Self::Evenkeel => evenkeel::version(program),
+            Self::Evenkeel | Self::EvenkeelLeastConn => evenkeel::version(program),
         }
     }
 
@@ -156,14 +192,16 @@ impl Peer {
         let program = self.program()?;
         match self {
             Self::Direct => anyhow::bail!("the servers are not started as a proxy"),
-            Self::Nginx => nginx::command(&program, task, nginx::Log::Unbuffered),
+            Self::Nginx | Self::NginxLeastConn => {
+                nginx::command(&program, task, nginx::Log::Unbuffered)
+            }
             Self::NginxBufferedLog => nginx::command(&program, task, nginx::Log::Buffered),
             Self::Haproxy => haproxy::command(&program, task),
             Self::Envoy => envoy::command(&program, task),
             Self::EnvoyWithEvenkeel => {
                 evenkeel::envoy_command(&evenkeel::binary()?, &program, task)
             }
-            Self::Evenkeel => evenkeel::command(&program, task),
+            Self::Evenkeel | Self::EvenkeelLeastConn => evenkeel::command(&program, task),
         }
     }
 
@@ -194,6 +232,7 @@ impl Peer {
             listen,
             admin,
             workers,
+            balance: self.balance(),
             access_log,
             folder,
         })

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{SECOND_ROUTE, Task, peer_program, write};
+use super::{Balance, MAX_CONNS, SECOND_ROUTE, Task, peer_program, write};
 use crate::process::first_line;
 
 /// How it writes its access log.
@@ -63,9 +63,16 @@ fn text(task: &Task<'_>, log: Log) -> String {
     let upstream = |name: &str, servers: &[std::net::SocketAddr]| {
         let servers: String = servers
             .iter()
-            .map(|server| format!("server {server}; "))
+            .map(|server| match task.balance {
+                Balance::RoundRobin => format!("server {server}; "),
+                Balance::LeastConn => format!("server {server} max_conns={MAX_CONNS}; "),
+            })
             .collect();
-        format!("upstream {name} {{ {servers}keepalive 64; keepalive_requests 10000; }}")
+        let method = match task.balance {
+            Balance::RoundRobin => String::new(),
+            Balance::LeastConn => format!("zone {name} 64k; least_conn; "),
+        };
+        format!("upstream {name} {{ {method}{servers}keepalive 64; keepalive_requests 10000; }}")
     };
     let access_log = match (&task.access_log, log) {
         (None, _) => "off".to_owned(),

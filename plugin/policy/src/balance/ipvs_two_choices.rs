@@ -5,6 +5,7 @@
 
 use super::ipvs_least_conn::overhead;
 use super::load_per_weight::LoadPerWeight;
+use super::weight_sums::WeightSums;
 use super::weights::Weights;
 use super::{Balancer, Charge, Choices, Question, ServerMask, Share};
 
@@ -12,19 +13,23 @@ use super::{Balancer, Charge, Choices, Question, ServerMask, Share};
 #[derive(Debug, Default)]
 pub(super) struct IpvsTwoChoices {
     weights: Weights,
+    sums: WeightSums,
 }
 
 impl Balancer for IpvsTwoChoices {
     fn rebuild(&mut self, servers: &[Share<'_>], _eligible: &ServerMask, _start: u32) {
         self.weights.rebuild(servers);
+        self.sums.forget();
     }
 
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
-        let of_group = question.left(choices);
-        let mut sum: u64 = of_group
-            .filter_map(|server| self.weights.get(server))
-            .map(u64::from)
-            .sum();
+        let mut sum = self.sums.update(question.eligible, &self.weights);
+        for chosen in choices
+            .iter()
+            .filter(|chosen| question.eligible.contains(*chosen))
+        {
+            sum = sum.saturating_sub(self.weights.get(chosen).map_or(0, u64::from));
+        }
         // Ends: each round takes a server's weight out of the sum.
         while !choices.is_full() && sum > 0 {
             let points = [(); 2].map(|()| question.random.below(sum + 1));
@@ -47,26 +52,15 @@ impl IpvsTwoChoices {
         question: &Question<'_>,
         choices: &Choices,
     ) -> Option<usize> {
-        let mut fallen: [Option<(usize, LoadPerWeight)>; 2] = [None; 2];
-        let mut passed = 0;
-        for server in question.left(choices) {
-            let weight = self.weights.get(server)?;
-            passed += u64::from(weight);
-            for (place, point) in fallen.iter_mut().zip(points) {
-                if place.is_none() && point <= passed {
-                    let load = overhead(question, server);
-                    *place = Some((server, LoadPerWeight { load, weight }));
-                }
-            }
-            if fallen.iter().all(Option::is_some) {
-                break;
-            }
-        }
-        let [(first, first_load), (second, second_load)] = match fallen {
-            [Some(first), Some(second)] => [first, second],
-            _ => return None,
+        let fallen = self.sums.find(points, question, (choices, &self.weights));
+        let [Some(first), Some(second)] = fallen else {
+            return None;
         };
-        Some(if first_load > second_load {
+        let load = |server| {
+            let (load, weight) = (overhead(question, server), self.weights.get(server)?);
+            Some(LoadPerWeight { load, weight })
+        };
+        Some(if load(first)? > load(second)? {
             second
         } else {
             first

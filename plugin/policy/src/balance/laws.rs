@@ -131,6 +131,7 @@ impl Group {
             server: choices[place],
             tried: &tried,
             eligible: &self.eligible,
+            in_flight: &self.in_flight,
         });
     }
 }

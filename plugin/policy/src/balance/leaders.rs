@@ -53,12 +53,20 @@ impl<R: Ord + Copy + Default, const ROOM: usize> Leaders<R, ROOM> {
         }
     }
 
+    /// What must be undercut, once there is no room.
+    pub(super) fn bar(&self) -> Option<R> {
+        self.bar
+    }
+
     /// The servers, the best first.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.best
-            .iter()
-            .take(usize::from(self.len))
-            .map(|(_, server)| usize::from(*server))
+        self.ranked().map(|(_, server)| server)
+    }
+
+    /// The servers and their ranks, the best first.
+    pub(super) fn ranked(&self) -> impl Iterator<Item = (R, usize)> + '_ {
+        let best = self.best.iter().take(usize::from(self.len));
+        best.map(|(rank, server)| (*rank, usize::from(*server)))
     }
 }
 

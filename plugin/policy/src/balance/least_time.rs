@@ -11,13 +11,13 @@ use super::least_conn::LeastLoad;
 use super::{Advance, Balancer, Charge, Choices, Question, ServerMask, Share};
 
 /// Servers whose times lie in the same cluster are equally fast, milliseconds.
-const CLUSTER_MS: u64 = 20;
+const CLUSTER_MS: u32 = 20;
 /// Slower is not told apart, milliseconds.
-const SLOWEST_MS: u64 = 5_000;
+const SLOWEST_MS: u32 = 5_000;
 /// The pause after which a figure loses weight, seconds: nginx's default `fail_timeout`.
-const PAUSE_S: u64 = 10;
+const PAUSE_S: u32 = 10;
 /// A figure that was halved so often is nothing.
-const HALVINGS_MAX: u64 = 63;
+const HALVINGS_MAX: u32 = 31;
 
 /// Turns for ties, and when each server was last looked at anew.
 #[derive(Debug, Default)]
@@ -40,33 +40,40 @@ impl Balancer for LeastTime {
     fn pick(&mut self, question: &mut Question<'_>, choices: &mut Choices) {
         let picks = question.advance == Advance::First && choices.is_empty();
         let now_s = question.now_us / 1_000_000;
-        let checked_s = &self.checked_s;
+        // Not through the question: what it points at would be looked up again for each server.
+        let (checked_s, latency) = (self.checked_s.as_slice(), question.latency);
+        let in_flight = question.in_flight;
         self.least.fill(question, choices, |server| {
-            let latency = question.latency.get(server).copied().unwrap_or_default();
+            let average_us = latency.get(server).map_or(0, |known| known.average_us);
             let checked_s = checked_s.get(server).copied().unwrap_or(0);
-            let average_ms = u64::from(latency.average_us / 1_000);
+            let average_ms = faded(average_us / 1_000, now_s.saturating_sub(checked_s));
+            let active = in_flight.get(server).copied().unwrap_or(0);
             // Below 2⁴⁵.
-            clustered(faded(average_ms, now_s.saturating_sub(checked_s)))
-                * (u64::from(question.active(server)) + 1)
+            u64::from(clustered(average_ms)) * (u64::from(active) + 1)
         });
         if picks
             && let Some(checked_s) = choices
                 .get(0)
                 .and_then(|picked| self.checked_s.get_mut(picked))
-            && now_s.saturating_sub(*checked_s) > PAUSE_S
+            && now_s.saturating_sub(*checked_s) > u64::from(PAUSE_S)
         {
             *checked_s = now_s;
         }
     }
 
     fn charge(&mut self, charge: &Charge<'_>) {
-        self.least.charge(charge);
+        // Who was as fast then is not known any more: only failures count.
+        if let Charge::Failed { .. } = charge {
+            self.least.failed(charge);
+        }
     }
 }
 
-/// An average after a pause.
-fn faded(average_ms: u64, pause_s: u64) -> u64 {
-    if pause_s > PAUSE_S {
+/// An average after a pause. (In 32 bits, as everything here that is divided: wasm has no product of 64 bits and 64 bits, and so a true
+/// division where 64 bits are divided by a constant.)
+fn faded(average_ms: u32, pause_s: u64) -> u32 {
+    let pause_s = u32::try_from(pause_s).unwrap_or(u32::MAX);
+    if average_ms > 0 && pause_s > PAUSE_S {
         average_ms >> (pause_s / (PAUSE_S + 1)).min(HALVINGS_MAX)
     } else {
         average_ms
@@ -74,7 +81,7 @@ fn faded(average_ms: u64, pause_s: u64) -> u64 {
 }
 
 /// The end of the cluster that a time lies in.
-fn clustered(time_ms: u64) -> u64 {
+fn clustered(time_ms: u32) -> u32 {
     if time_ms > SLOWEST_MS {
         SLOWEST_MS
     } else {

@@ -25,6 +25,7 @@ mod locality_load;
 mod maglev_table;
 mod ranges;
 mod server_mask;
+mod weight_sums;
 mod weighted_score;
 mod weights;
 
@@ -166,11 +167,13 @@ pub enum Advance {
 /// What happened to a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Charge<'a> {
-    /// The stand-by `server` was used after those in `tried` had failed; `eligible` are those that can be chosen.
+    /// The stand-by `server` was used after those in `tried` had failed; `eligible` are those that can be chosen, and `in_flight` is
+    /// as [`Question::in_flight`], with this very request on the first of `tried`.
     Used {
         server: usize,
         tried: &'a Choices,
         eligible: &'a ServerMask,
+        in_flight: &'a [u32],
     },
     /// `server` failed.
     Failed { server: usize },

@@ -105,7 +105,13 @@ impl Turns {
 
     /// A server's weight; 0 if it is not of the group.
     pub(super) fn weight(&self, server: usize) -> u16 {
-        self.servers.get(server).map_or(0, |turn| turn.weight)
+        self.weights()(server)
+    }
+
+    /// The same for many servers.
+    pub(super) fn weights(&self) -> impl Fn(usize) -> u16 + '_ {
+        let servers = self.servers.as_slice();
+        move |server| servers.get(server).map_or(0, |turn| turn.weight)
     }
 
     /// Fills the rest of `choices`: a pick first if one is asked for, then those that would come next.
@@ -196,6 +202,9 @@ impl Turns {
         let mut rounds = [Leaders::<_, ROOM>::new(); ROOM];
         let mut total = 0;
         let rounds = rounds.get_mut(..places).unwrap_or_default();
+        // What must be exceeded at each further pick; nothing exceeds that of a place that is not asked for.
+        let mut bars = [i64::MAX; ROOM];
+        bars.iter_mut().take(places).for_each(|bar| *bar = i64::MIN);
         let nobody_yet = choices.is_empty();
         for server in servers {
             let Some(turn) = self.servers.get_mut(server) else {
@@ -208,9 +217,19 @@ impl Turns {
             if picks {
                 total += turn.gain();
             }
-            for (place, leaders) in rounds.iter_mut().enumerate() {
+            // Nobody gains more than its weight, so that this is the most it can come to. Few get further.
+            let (mut most, mut is_ahead) = (ahead.current, false);
+            for bar in &bars {
+                most += i64::from(ahead.weight);
+                is_ahead |= most > *bar;
+            }
+            if !is_ahead {
+                continue;
+            }
+            for (place, (leaders, bar)) in rounds.iter_mut().zip(&mut bars).enumerate() {
                 ahead.gain();
                 leaders.offer(Reverse(ahead.current), server, place + 1);
+                *bar = leaders.bar().map_or(i64::MIN, |Reverse(bar)| bar);
             }
         }
         for (place, leaders) in rounds.iter().enumerate() {
@@ -234,22 +253,28 @@ impl Turns {
                     turn.effective = (turn.effective - i32::from(turn.failure_costs)).max(0);
                 }
             }
-            // As a pick would, had it been asked for then: everybody who could have been picked gains, `server` pays.
             Charge::Used {
                 server,
                 tried,
                 eligible,
+                ..
             } => {
-                let mut total = 0;
-                for index in eligible.iter().filter(|index| !tried.contains(*index)) {
-                    if let Some(turn) = self.servers.get_mut(index) {
-                        total += turn.gain();
-                    }
-                }
-                if let Some(turn) = self.servers.get_mut(*server) {
-                    turn.current -= total;
-                }
+                let others = eligible.iter().filter(|index| !tried.contains(*index));
+                self.used_among(*server, others);
             }
+        }
+    }
+
+    /// Moves as a pick would that was made among these and came to `server`: everybody who could have been picked gains, `server` pays.
+    pub(super) fn used_among(&mut self, server: usize, servers: impl Iterator<Item = usize>) {
+        let mut total = 0;
+        for index in servers {
+            if let Some(turn) = self.servers.get_mut(index) {
+                total += turn.gain();
+            }
+        }
+        if let Some(turn) = self.servers.get_mut(server) {
+            turn.current -= total;
         }
     }
 }

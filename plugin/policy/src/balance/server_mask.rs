@@ -86,6 +86,25 @@ impl ServerMask {
         self.count
     }
 
+    /// The servers in it as bits, the first in the lowest of the first word.
+    pub(super) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// In which word a server is.
+    pub(super) fn word_of(server: usize) -> usize {
+        server / BITS
+    }
+
+    /// The servers of the word at a place.
+    pub(super) fn servers_of(place: usize, word: u64) -> Servers<'static> {
+        Servers {
+            words: [].iter(),
+            word,
+            base: place * BITS,
+        }
+    }
+
     /// The servers in it, in their order.
     pub fn iter(&self) -> Servers<'_> {
         self.iter_from(0)

@@ -116,7 +116,7 @@ pub(super) struct PoolDocument {
     pub(super) greeting_timeout: Option<Value>,
     pub(super) writer_wait: Option<Value>,
     pub(super) on_down: Option<Value>,
-    pub(super) proxy_protocol: Option<Value>,
+    pub(super) proxy_protocol: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -34,13 +34,13 @@ pub enum Mode {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FilterDocument {
+struct FilterDocument<P> {
     schema: u64,
     listener: ListenerDocument,
     /// Keys for what is sealed and hashed for clients; nothing of this version needs them.
     #[serde(default, rename = "secrets")]
     _secrets: Vec<String>,
-    policy: Value,
+    policy: P,
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,25 +66,45 @@ impl FilterConfig {
         if let Some(what) = not_json(text) {
             return Err(ConfigError::new("", what));
         }
-        let mut parser = serde_json::Deserializer::from_slice(text);
-        let document: FilterDocument = parse(&mut parser)?;
-        parser
-            .end()
-            .map_err(|error| ConfigError::new("", error.to_string()))?;
-        if document.schema != u64::from(SCHEMA) {
-            return Err(ConfigError::new(
-                "schema",
-                format!("expected {SCHEMA}, found {}", document.schema),
-            ));
-        }
+        // Nearly always, and without a tree between and without noting where each key stands: a worker answers nobody while it is configured.
+        let document = match serde_json::from_slice::<FilterDocument<Document>>(text) {
+            Ok(document) => document,
+            Err(_) => with_places(text)?,
+        };
+        check_schema(document.schema)?;
         let listener = listener(&document.listener)?;
-        let policy = Document::from_value(document.policy)
-            .and_then(|document| Config::from_document(&document));
+        let policy = Config::from_document(&document.policy);
         Ok(Self {
             listener,
             policy: policy.map_err(|error| error.within("policy"))?,
         })
     }
+}
+
+/// Reads a text that cannot be read, to say why: its schema comes first, then whose listener it is, then what is in it.
+fn with_places(text: &[u8]) -> Result<FilterDocument<Document>, ConfigError> {
+    let mut parser = serde_json::Deserializer::from_slice(text);
+    let document: FilterDocument<Value> = parse(&mut parser)?;
+    parser
+        .end()
+        .map_err(|error| ConfigError::new("", error.to_string()))?;
+    check_schema(document.schema)?;
+    listener(&document.listener)?;
+    let policy = Document::from_value(document.policy);
+    Ok(FilterDocument {
+        schema: document.schema,
+        listener: document.listener,
+        _secrets: document._secrets,
+        policy: policy.map_err(|error| error.within("policy"))?,
+    })
+}
+
+fn check_schema(schema: u64) -> Result<(), ConfigError> {
+    if schema == u64::from(SCHEMA) {
+        return Ok(());
+    }
+    let message = format!("expected {SCHEMA}, found {schema}");
+    Err(ConfigError::new("schema", message))
 }
 
 fn listener(document: &ListenerDocument) -> Result<ListenerIdentity, ConfigError> {

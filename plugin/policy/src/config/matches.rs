@@ -14,7 +14,7 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use super::document::OneOrMany;
 use super::names::{nearest, shortened};
-use super::real_ip::networks;
+use super::real_ip::network_set;
 use super::route_document::{ClientDocument, MatchDocument, PatternsDocument, WantedDocument};
 use super::{ConfigError, MATCH_VALUES_MAX};
 use crate::exchange::is_header_name;
@@ -132,7 +132,7 @@ fn client(path: &str, document: &ClientDocument) -> Result<ClientCondition, Conf
     };
     Ok(ClientCondition {
         of,
-        networks: networks(path, &document.networks.0)?,
+        networks: network_set(path, &document.networks.0)?,
     })
 }
 

@@ -23,10 +23,12 @@ mod document;
 mod filter;
 mod hashing;
 mod health;
+mod left_to_envoy;
 mod limits;
 mod matches;
 mod names;
 mod pools;
+mod proxy_protocol;
 mod real_ip;
 mod request_headers;
 mod request_limits;
@@ -41,8 +43,11 @@ pub use addresses::server_address as parse_server_address;
 pub use document::Document;
 pub use filter::{FilterConfig, ListenerIdentity, Mode, filter_configuration};
 pub use health::{BridgeProbe, HealthConfig, HttpProbe, Probe};
+pub use left_to_envoy::Chooser;
 pub use limits::QueueConfig;
 pub use names::{check_name, nearest};
+pub use proxy_protocol::ProxyVersion;
+pub use real_ip::network_set;
 pub use retry_on::RetryOn;
 pub use server_life::{PassiveConfig, ServerLimits};
 pub use statuses::StatusSet;
@@ -144,6 +149,8 @@ pub struct RouteSummary {
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
     pub name: String,
+    /// Who chooses: if not the filter, then the method counts for nothing.
+    pub chooser: Chooser,
     pub algorithm: Algorithm,
     /// In the order of the file; at most [`SERVERS_MAX`]. With [`PoolConfig::named`] at least one,
     /// and at least one of them primary.
@@ -170,6 +177,8 @@ pub struct PoolConfig {
     pub queue: Option<QueueConfig>,
     pub keepalive: Keepalive,
     pub timeouts: PoolTimeouts,
+    /// How its servers are told whose connection it is; `None`: they are not.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 /// One server of a pool.

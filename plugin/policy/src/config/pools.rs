@@ -9,8 +9,10 @@ use super::addresses::{server_address, server_name};
 use super::document::{KeepaliveDocument, Named, PoolDocument, ServerDocument, TimeoutsDocument};
 use super::hashing::hash_key;
 use super::health::health;
+use super::left_to_envoy::{Chooser, chooser};
 use super::limits::queue;
 use super::names::check_name;
+use super::proxy_protocol::proxy_version;
 use super::retry_on::retry_on;
 use super::server_life::{panic_below, passive, server_limits};
 use super::units::parse_duration;
@@ -55,8 +57,10 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
     let path = format!("pools.{name}");
     check_name(name).map_err(|message| ConfigError::new(&path, message))?;
     refuse_what_is_not_served(&path, document)?;
+    let chooser = chooser(&path, document)?;
     let algorithm = match &document.balance {
         None => Algorithm::default(),
+        Some(_) if chooser == Chooser::Envoy => Algorithm::default(),
         Some(text) => Algorithm::from_name(text)
             .map_err(|message| ConfigError::new(format!("{path}.balance"), message))?,
     };
@@ -75,6 +79,7 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
     };
     Ok(PoolConfig {
         name: name.to_owned(),
+        chooser,
         algorithm,
         servers,
         named,
@@ -92,6 +97,7 @@ fn one_pool(name: &str, document: &PoolDocument) -> Result<PoolConfig, ConfigErr
         queue: queue(&path, document.queue.as_ref())?,
         keepalive: keepalive(&format!("{path}.keepalive"), document.keepalive.as_ref())?,
         timeouts: timeouts(&format!("{path}.timeouts"), document.timeouts.as_ref())?,
+        proxy_protocol: proxy_version(&path, document.proxy_protocol.as_deref())?,
     })
 }
 
@@ -145,7 +151,6 @@ fn refuse_what_is_not_served(path: &str, pool: &PoolDocument) -> Result<(), Conf
         ("greeting_timeout", &pool.greeting_timeout),
         ("writer_wait", &pool.writer_wait),
         ("on_down", &pool.on_down),
-        ("proxy_protocol", &pool.proxy_protocol),
     ];
     keys.into_iter()
         .try_for_each(|(key, value)| refuse(&format!("{path}.{key}"), value.as_ref()))

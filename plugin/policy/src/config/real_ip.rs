@@ -14,7 +14,7 @@ pub(super) fn real_ip(document: Option<&RealIpDocument>) -> Result<Option<RealIp
     let Some(document) = document else {
         return Ok(None);
     };
-    let trusted = networks("real_ip.trusted", &document.trusted.0)?;
+    let trusted = network_set("real_ip.trusted", &document.trusted.0)?;
     let header = match document.header.as_deref() {
         None => AddressHeader::ForwardedFor,
         Some(name) => {
@@ -33,24 +33,34 @@ pub(super) fn real_ip(document: Option<&RealIpDocument>) -> Result<Option<RealIp
     }))
 }
 
-/// Reads a list of addresses and networks, which may not be empty: an empty one would mean nobody, and is taken for a mistake.
-pub(super) fn networks(path: &str, texts: &[String]) -> Result<TrustedNetworks, ConfigError> {
+/// A set of addresses and networks, 1 to [`TRUSTED_MAX`] of them; `path` is where they stand.
+///
+/// # Errors
+/// None or too many, or one that is neither an address nor a network.
+pub fn network_set(path: &str, texts: &[String]) -> Result<TrustedNetworks, ConfigError> {
     if texts.is_empty() {
-        let message = "expected at least one address or network";
-        return Err(ConfigError::new(path, message));
+        return Err(ConfigError::new(
+            path,
+            "expected at least one address or network",
+        ));
     }
     if texts.len() > TRUSTED_MAX {
-        let message = format!(
-            "expected at most {TRUSTED_MAX} networks, found {}",
-            texts.len()
-        );
-        return Err(ConfigError::new(path, message));
+        return Err(ConfigError::new(
+            path,
+            format!(
+                "expected at most {TRUSTED_MAX} networks, found {}",
+                texts.len()
+            ),
+        ));
     }
-    let read_one = |(index, text): (usize, &String)| {
-        network(text).map_err(|message| ConfigError::new(format!("{path}[{index}]"), message))
-    };
-    let read: Result<Vec<IpNet>, ConfigError> = texts.iter().enumerate().map(read_one).collect();
-    Ok(TrustedNetworks::new(&read?))
+    let mut networks = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        networks.push(
+            network(text)
+                .map_err(|message| ConfigError::new(format!("{path}[{index}]"), message))?,
+        );
+    }
+    Ok(TrustedNetworks::new(&networks))
 }
 
 fn network(text: &str) -> Result<IpNet, String> {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::document::{RequestHeadersDocument, ResponseHeadersDocument};
 use super::names::shortened;
-use super::real_ip::networks;
+use super::real_ip::network_set;
 use super::{ConfigError, HEADER_SETS_MAX};
 use crate::client_ip::TrustedNetworks;
 use crate::exchange::{HeaderRules, SendsForwarded, Telling, Template, is_header_name};
@@ -61,7 +61,7 @@ pub(super) fn telling(document: Option<&RequestHeadersDocument>) -> Result<Telli
         return Err(ConfigError::new(path, message));
     }
     let except = match &document.except {
-        Some(texts) => networks("request_headers.except", &texts.0)?,
+        Some(texts) => network_set("request_headers.except", &texts.0)?,
         None => TrustedNetworks::default(),
     };
     let forwarded = match document.forwarded {

@@ -87,7 +87,7 @@ fn the_reference_configuration_without_what_is_not_served_is_accepted() {
                     {"address": "192.168.139.130:80", "backup": true, "down": true, "max_fails": 0, "fail_timeout": "0s"},
                 ],
                 "panic_below": 0,
-                "proxy_protocol": false,
+                "proxy_protocol": "v2",
                 "retries": 2,
                 "keepalive": {"per_worker": 64, "idle": "60s", "requests": 10_000},
                 "timeouts": {"connect": "2s", "response": "300s"},
@@ -351,7 +351,6 @@ fn what_is_not_served_yet_is_refused_by_name() {
         ("greeting_timeout", json!("5s")),
         ("writer_wait", json!("10s")),
         ("on_down", json!("close")),
-        ("proxy_protocol", json!("v2")),
         ("mode", json!("tcp")),
     ];
     for (key, value) in pool_keys {

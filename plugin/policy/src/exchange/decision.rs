@@ -93,6 +93,8 @@ pub enum Decision {
     AllFull { pool: usize },
     /// These servers of the pool, in this order.
     Steered { pool: usize, choices: Choices },
+    /// The pool, and the host chooses in it.
+    Routed { pool: usize },
 }
 
 /// Why a request gets an answer that no server gives.
@@ -375,7 +377,8 @@ impl Policy {
             hash_key: &buffers.hash_key,
         };
         let choices = match surroundings.choose(pool, &facts, random) {
-            Chosen::Servers(choices) => choices,
+            Chosen::Servers(choices) => Some(choices),
+            Chosen::ByHost => None,
             Chosen::Nobody => return Decision::NoServer { pool: pool_index },
             Chosen::AllFull => return Decision::AllFull { pool: pool_index },
         };
@@ -392,12 +395,13 @@ impl Policy {
             &values,
             edits,
         );
-        if let Some(pool) = self.pools.get(pool_index) {
-            steer(pool, &choices, noted.method, edits);
+        let pool = pool_index;
+        if let Some(pool) = self.pools.get(pool) {
+            steer(pool, choices.as_ref(), noted.method, edits);
         }
-        Decision::Steered {
-            pool: pool_index,
-            choices,
+        match choices {
+            Some(choices) => Decision::Steered { pool, choices },
+            None => Decision::Routed { pool },
         }
     }
 }

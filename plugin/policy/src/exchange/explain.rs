@@ -19,7 +19,9 @@ impl Policy {
                 });
             }
             Decision::Delayed { .. } => return say("waits for its turn under a limit"),
-            Decision::NoServer { pool } | Decision::AllFull { pool } => (pool, None),
+            Decision::NoServer { pool }
+            | Decision::AllFull { pool }
+            | Decision::Routed { pool } => (pool, None),
             Decision::Steered { pool, choices } => (pool, Some(choices)),
         };
         let Some(pool) = self.pools().get(pool) else {
@@ -30,6 +32,7 @@ impl Policy {
         let Some(choices) = choices else {
             return say(match decided.decision {
                 Decision::AllFull { .. } => ": all servers have as many requests as they take",
+                Decision::Routed { .. } => ": the host chooses",
                 _ => ": no server is eligible",
             });
         };

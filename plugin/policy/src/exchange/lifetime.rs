@@ -124,6 +124,8 @@ impl Exchange {
         };
         *head = HeadSeen::Yes;
         let pool = policy.pools_mut().get_mut(*pool_index)?;
+        // Nothing is tried any more. Who stood by and answered counts as in flight below, before others are told.
+        pool.let_go(choices);
         let answer = answer.filter(|answer| answer.attempts > 0)?;
         if answer.attempts == 1 && answer.last == LastAttempt::Answered {
             pool.answered(*counted_on, now_us.saturating_sub(*sent_us), now_us);
@@ -156,12 +158,14 @@ impl Exchange {
 
     /// It is over; every further call does nothing. Returns the pool and the server on which it was in flight.
     pub fn finish(&mut self, policy: &mut Policy) -> Option<(usize, usize)> {
-        let was = std::mem::replace(self, Self::Finished).in_flight_on();
-        if let Some((pool, server)) = was
-            && let Some(pool) = policy.pools_mut().get_mut(pool)
-        {
+        let was = std::mem::replace(self, Self::Finished);
+        let (index, server) = was.in_flight_on()?;
+        if let Some(pool) = policy.pools_mut().get_mut(index) {
+            if let Some((_, choices, _)) = was.awaiting() {
+                pool.let_go(&choices);
+            }
             pool.ended(server);
         }
-        was
+        Some((index, server))
     }
 }

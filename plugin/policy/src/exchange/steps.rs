@@ -102,16 +102,20 @@ where
     }
 }
 
-/// The headers that steer.
-pub(super) fn steer(pool: &Pool, choices: &Choices, method: &[u8], edits: &mut Edits) {
-    edits.set_with(STEERING_HEADER.as_bytes(), |out| {
-        for (place, server) in choices.iter().enumerate() {
-            if place > 0 {
-                out.push(b',');
+/// The headers that name the pool, its servers (unless the host chooses them), and how to go on to the next.
+pub(super) fn steer(pool: &Pool, choices: Option<&Choices>, method: &[u8], edits: &mut Edits) {
+    match choices {
+        Some(choices) => edits.set_with(STEERING_HEADER.as_bytes(), |out| {
+            for (place, server) in choices.iter().enumerate() {
+                if place > 0 {
+                    out.push(b',');
+                }
+                out.extend_from_slice(pool.endpoint(server).as_bytes());
             }
-            out.extend_from_slice(pool.endpoint(server).as_bytes());
-        }
-    });
+        }),
+        // What a client sent would steer.
+        None => edits.remove(STEERING_HEADER.as_bytes()),
+    }
     edits.set_with(POOL_HEADER.as_bytes(), |out| {
         out.extend_from_slice(pool.name().as_bytes());
     });
@@ -137,9 +141,11 @@ pub(super) fn steer(pool: &Pool, choices: &Choices, method: &[u8], edits: &mut E
         });
     }
     // At most ENDPOINTS_MAX - 1, one digit.
-    let retries = u8::try_from(choices.len().saturating_sub(1))
-        .unwrap_or(0)
-        .min(9);
+    let retries = match choices {
+        Some(choices) => u8::try_from(choices.len().saturating_sub(1)).unwrap_or(0),
+        None => pool.retries(),
+    };
+    let retries = retries.min(9);
     edits.set_with(MAX_RETRIES_HEADER.as_bytes(), |out| {
         out.push(b'0' + retries)
     });

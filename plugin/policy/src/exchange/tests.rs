@@ -67,6 +67,15 @@ fn without_made_id(line: String) -> String {
 
 /// Decides about a request with these headers beside the usual ones; returns the changes as lines.
 pub(super) fn decide(policy: &mut Policy, peer: &str, headers: &[Pair]) -> (Decided, Vec<String>) {
+    decide_in(&mut Alone, policy, peer, headers)
+}
+
+fn decide_in(
+    around: &mut impl Surroundings,
+    policy: &mut Policy,
+    peer: &str,
+    headers: &[Pair],
+) -> (Decided, Vec<String>) {
     let pairs: Vec<(&[u8], &[u8])> = HEAD
         .iter()
         .filter(|(name, _)| headers.iter().all(|(other, _)| other != name))
@@ -85,7 +94,7 @@ pub(super) fn decide(policy: &mut Policy, peer: &str, headers: &[Pair]) -> (Deci
         &mut Sequence::new(1),
         &mut edits,
         Admission::Ask,
-        &mut Alone,
+        around,
     );
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let line = |edit: Edit<'_>| match edit {
@@ -332,6 +341,33 @@ fn the_key_of_a_pool_says_the_server() {
     let mut without_key: Vec<String> = (0..3).map(|_| steer(b"", b"/a")).collect();
     without_key.dedup();
     assert_eq!(without_key.len(), 3, "no key: by turns, {without_key:?}");
+}
+
+/// A VM whose host chooses.
+struct HostChooses;
+
+impl Surroundings for HostChooses {
+    fn admit(&mut self, _wanted: &[Wanted<'_>], _random: &mut Sequence) -> Admitted {
+        Admitted::Yes(Vec::new())
+    }
+
+    fn choose(&mut self, _: &mut Pool, _: &Facts<'_>, _: &mut Sequence) -> Chosen {
+        Chosen::ByHost
+    }
+}
+
+#[test]
+fn where_the_host_chooses_no_server_is_named_and_a_clients_word_is_none() {
+    let mut policy = policy(shop());
+    let headers: [Pair; 1] = [("x-gateway-destination-endpoint", b"10.0.0.3:80")];
+    let (decided, lines) = decide_in(&mut HostChooses, &mut policy, "192.0.2.1:1", &headers);
+    assert_eq!(decided.decision, Decision::Routed { pool: 1 });
+    let named = |line: &String| line.starts_with("x-gateway-destination-endpoint");
+    let named: Vec<_> = lines.iter().filter(|line| named(line)).collect();
+    assert_eq!(named, ["x-gateway-destination-endpoint removed"]);
+    for line in &STEERED[1..] {
+        assert!(lines.iter().any(|found| found == line), "{line}: {lines:?}");
+    }
 }
 
 #[test]

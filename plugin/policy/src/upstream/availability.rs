@@ -16,6 +16,11 @@
 //!   not out are chosen, on the assumption that the rest would not stand the load. With nobody well anywhere, all of both tiers.
 //!
 //! What befell a server belongs to the VM and the server's id, not to a configuration: a reload forgets nothing.
+//!
+//! # Why VMs do not tell each other of failures
+//! What checks find out is shared, because they ask all servers alike. Failures of requests can be the requests' own, and `max_fails` of 1
+//! is the default: one bad request would take a server from all workers at once, where it now takes it from one. nginx without `zone`
+//! counts for each worker as well; with it, it shares. Who wants one finding for all has `health`.
 
 use std::rc::Rc;
 
@@ -89,7 +94,7 @@ enum Checked {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Freshness {
+pub(super) enum Freshness {
     Fresh,
     Stale,
 }
@@ -293,16 +298,17 @@ impl Availability {
         }
     }
 
-    /// Sets the masks of both tiers anew if anybody's standing has changed; `first_backup` is the index of the first backup.
+    /// Sets the masks of both tiers anew if anybody's standing may have changed; `first_backup` is the index of the first backup. Returns what
+    /// they were.
     pub(super) fn refresh(
         &mut self,
         now_ms: u64,
         first_backup: usize,
         (primary, backup): (&mut ServerMask, &mut ServerMask),
-    ) {
+    ) -> Freshness {
         // A clock that went back is looked at once a tick.
         if self.freshness == Freshness::Fresh && now_ms < self.next_change_ms {
-            return;
+            return Freshness::Fresh;
         }
         self.end_ejections(now_ms);
         self.freshness = Freshness::Fresh;
@@ -330,6 +336,7 @@ impl Availability {
                 mask.remove(place);
             }
         }
+        Freshness::Stale
     }
 
     /// Looks at everybody at the next refresh, as once a tick: others may have changed what belongs to the VM.

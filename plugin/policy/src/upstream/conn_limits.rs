@@ -1,7 +1,7 @@
 //! Servers that take only so many requests at a time, whichever VM sends them: `max_conns`.
 //!
 //! ```text
-//!   evenkeel/<pool>/conns/<hash of the server's id>      per VM: 4  its requests in flight there      ([`VmShares`])
+//!   evenkeel/<pool>/conns/<hash of the server's id>      per VM: 4  its requests in flight there, and places it keeps     ([`VmShares`])
 //! ```
 //!
 //! A request is sent only after its place is written, and the write fails if anybody else changed the value since it was read: so
@@ -12,10 +12,12 @@
 //! A release that could not be written is kept and tried again at each tick; and some servers are looked at each tick anyway. A VM
 //! that has died holds places until its slot is free (five ticks of those who see it stand still); who notices strikes them out.
 //!
-//! # Why stand-by servers with a bound are not tried
-//! The filter does not learn of attempts before they are over, so a stand-by would have to be reserved for the whole request, and a
-//! reservation that is hardly ever used would make others wait although the server is free. Nor may it be used without. So the list of a
-//! request is: the server whose place it holds, then servers without a bound.
+//! # Why stand-by servers need a place of their own
+//! The list of a request is fixed before it is sent, and the filter learns of attempts only when the last one has answered. So who is
+//! to try a server with a bound must hold a place there from the beginning: one server of the list at most, and only where no
+//! more than half of the places are taken with it ([`ConnLimits::keep`]); it is free again at the response's head. nginx counts at each
+//! attempt and needs no such place. While servers are more than half full, a request whose server fails goes on to servers without
+//! a bound, or to none: requests that might be needed are not worth turning away those that are there.
 
 use std::io::Write as _;
 use std::rc::Rc;
@@ -143,7 +145,7 @@ impl ConnLimits {
         let Some(limited) = self.servers.get(server).filter(|server| server.max > 0) else {
             return Place::Taken;
         };
-        let (max, own) = (limited.max, limited.own.in_flight.get());
+        let (max, own) = (limited.max, limited.own.places());
         write_key(pool, limited.hash, &mut self.key);
         let mut total = 0;
         let change = self.shares.change(&self.key, slots, data, |parts| {
@@ -158,6 +160,45 @@ impl ConnLimits {
         // Who lost eight races looks again before his next choice, like who saw it full.
         self.note(server, !taken || total.saturating_add(1) >= max);
         if taken { Place::Taken } else { Place::Full }
+    }
+
+    /// Keeps a place for a request that goes elsewhere first, if no more than half of all places are taken then. It is counted as kept
+    /// at once; [`ConnLimits::let_go`] undoes it.
+    pub(super) fn keep(
+        &mut self,
+        pool: &str,
+        server: usize,
+        slots: &Slots,
+        data: &mut impl SharedData,
+    ) -> Place {
+        let Some(limited) = self.servers.get(server).filter(|server| server.max > 0) else {
+            return Place::Full;
+        };
+        let (max, own) = (limited.max, limited.own.places());
+        write_key(pool, limited.hash, &mut self.key);
+        let change = self.shares.change(&self.key, slots, data, |parts| {
+            let total = others(parts, slots.owner()).saturating_add(own);
+            if total < max / 2 {
+                Own::Set(own.saturating_add(1).to_le_bytes())
+            } else {
+                Own::Unchanged
+            }
+        });
+        if change != Change::Written {
+            return Place::Full;
+        }
+        let kept = &limited.own.kept;
+        kept.set(kept.get().saturating_add(1));
+        Place::Taken
+    }
+
+    /// A place is not kept any more: the request is answered, by whomever, or over. [`ConnLimits::settle`] tells.
+    pub(super) fn let_go(&mut self, server: usize) {
+        if let Some(limited) = self.servers.get(server).filter(|server| server.max > 0) {
+            let kept = &limited.own.kept;
+            kept.set(kept.get().saturating_sub(1));
+            self.ended(server);
+        }
     }
 
     /// A request on a server has ended, and is not counted as in flight any more: [`ConnLimits::settle`] tells.
@@ -184,7 +225,7 @@ impl ConnLimits {
             let Some(limited) = self.servers.get_mut(server) else {
                 continue;
             };
-            let (max, own) = (limited.max, limited.own.in_flight.get());
+            let (max, own) = (limited.max, limited.own.places());
             limited.told = Told::Yes;
             write_key(pool, limited.hash, &mut self.key);
             let (mut before, mut after) = (0, 0);
@@ -268,7 +309,7 @@ impl ConnLimits {
             let Some(limited) = self.servers.get(server) else {
                 return;
             };
-            let (max, own) = (limited.max, limited.own.in_flight.get());
+            let (max, own) = (limited.max, limited.own.places());
             write_key(pool, limited.hash, &mut self.key);
             self.shares.read(&self.key, data);
             let total = others(self.shares.parts(), slots.owner()).saturating_add(own);
@@ -287,7 +328,7 @@ impl ConnLimits {
         let Some(limited) = self.servers.get(server).filter(|server| server.max > 0) else {
             return Freed::Nothing;
         };
-        let (max, own) = (limited.max, limited.own.in_flight.get());
+        let (max, own) = (limited.max, limited.own.places());
         let was_full = self.full.contains(server);
         write_key(pool, limited.hash, &mut self.key);
         self.shares.sweep(&self.key, slots, data, part(own));

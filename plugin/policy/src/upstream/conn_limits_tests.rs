@@ -46,6 +46,11 @@ struct Vm {
 enum Step {
     Begin(usize, usize),
     End(usize, usize),
+    /// A place is kept for a request that is sent elsewhere.
+    Keep(usize, usize),
+    LetGo(usize, usize),
+    /// The request failed there, and is in flight here now.
+    FallBack(usize, usize),
     Tick(usize),
     Die(usize),
     RefuseWrites(usize),
@@ -131,7 +136,14 @@ impl World {
 
     /// Does one step; others act within it if `between`. A VM that is in the middle of something does nothing else.
     fn act(&self, step: Step, between: bool) {
-        let (Step::Begin(vm, _) | Step::End(vm, _) | Step::Tick(vm) | Step::Die(vm)) = step else {
+        let (Step::Begin(vm, _)
+        | Step::End(vm, _)
+        | Step::Keep(vm, _)
+        | Step::LetGo(vm, _)
+        | Step::FallBack(vm, _)
+        | Step::Tick(vm)
+        | Step::Die(vm)) = step
+        else {
             if let Step::RefuseWrites(writes) = step {
                 self.refused.set(writes);
             }
@@ -165,6 +177,23 @@ impl World {
                     it.limits.settle("p", &it.slots, &mut data);
                 }
             }
+            Step::Keep(_, server) => {
+                it.limits.keep("p", server, &it.slots, &mut data);
+            }
+            Step::LetGo(_, server) => {
+                if it.own[server].kept.get() > 0 {
+                    it.limits.let_go(server);
+                    it.limits.settle("p", &it.slots, &mut data);
+                }
+            }
+            Step::FallBack(_, server) => {
+                let (kept, in_flight) = (&it.own[server].kept, &it.own[server].in_flight);
+                if kept.get() > 0 {
+                    it.limits.let_go(server);
+                    in_flight.set(in_flight.get() + 1);
+                    it.limits.settle("p", &it.slots, &mut data);
+                }
+            }
             Step::Tick(_) => {
                 it.slots.tick(&mut data);
                 it.slots.claim(&mut data);
@@ -183,10 +212,7 @@ impl World {
 
     fn in_flight(&self, server: usize) -> u32 {
         let vms = self.vms.borrow();
-        let own = vms
-            .iter()
-            .flatten()
-            .map(|vm| vm.own[server].in_flight.get());
+        let own = vms.iter().flatten().map(|vm| vm.own[server].places());
         own.sum()
     }
 
@@ -217,6 +243,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..VMS, 0..SERVERS).prop_map(|(vm, server)| Step::Begin(vm, server)),
         4 => (0..VMS, 0..SERVERS).prop_map(|(vm, server)| Step::End(vm, server)),
+        2 => (0..VMS, 0..SERVERS).prop_map(|(vm, server)| Step::Keep(vm, server)),
+        1 => (0..VMS, 0..SERVERS).prop_map(|(vm, server)| Step::LetGo(vm, server)),
+        1 => (0..VMS, 0..SERVERS).prop_map(|(vm, server)| Step::FallBack(vm, server)),
         2 => (0..VMS).prop_map(Step::Tick),
         1 => (0..VMS).prop_map(Step::Die),
         1 => (1usize..6).prop_map(Step::RefuseWrites),
@@ -225,7 +254,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 #[test]
 fn a_bound_is_never_exceeded_and_nothing_is_left_when_all_have_ended() {
-    proptest!(|(max in 1u32..6, steps in proptest::collection::vec((step(), proptest::collection::vec(step(), 0..4)), 1..160))| {
+    proptest!(|(max in 1u32..9, steps in proptest::collection::vec((step(), proptest::collection::vec(step(), 0..4)), 1..160))| {
         let world = World::new(max);
         for (step, between) in steps {
             *world.between.borrow_mut() = between;
@@ -238,6 +267,7 @@ fn a_bound_is_never_exceeded_and_nothing_is_left_when_all_have_ended() {
         world.refused.set(0);
         for vm in 0..VMS {
             for server in 0..SERVERS {
+                (0..max).for_each(|_| world.act(Step::LetGo(vm, server), false));
                 (0..max).for_each(|_| world.act(Step::End(vm, server), false));
             }
         }

@@ -22,9 +22,18 @@ pub struct InFlight {
 #[derive(Debug, Default)]
 pub(super) struct OwnLoad {
     pub(super) in_flight: Cell<u32>,
+    /// Places that are kept for requests in flight elsewhere, should they fail there.
+    pub(super) kept: Cell<u32>,
     /// As the rule of the method has it that was asked last.
     pub(super) latency: Cell<Latency>,
     pub(super) life: Cell<ServerLife>,
+}
+
+impl OwnLoad {
+    /// What this VM takes of the server's bound.
+    pub(super) fn places(&self) -> u32 {
+        self.in_flight.get().saturating_add(self.kept.get())
+    }
 }
 
 impl InFlight {

@@ -332,6 +332,10 @@ fn a_server_that_was_down_gets_its_weight_little_by_little() {
         assert_eq!(shop.shares(100), [0, 100], "{balance}");
         shop.after(1)
             .checked(&[("a", Health::Up), ("b", Health::Up)]);
+        assert!(
+            shop.shares(100)[0] <= 1,
+            "{balance}: not a whole weight until the next tick"
+        );
         let mut shares = Vec::new();
         for _ in 0..10 {
             shop.tick();
@@ -416,7 +420,7 @@ fn one_vm_finds_out_and_every_vm_knows() {
             (1, Health::Up, "the first check passed".to_owned())
         ]
     );
-    assert_eq!(news(&mut shop.data, &mut Vec::new()), 2);
+    assert_eq!(News::Health.read(&mut shop.data, &mut Vec::new()), Some(2));
     shop.tick();
     assert_eq!(shop.who(), "b");
     // Another VM takes over: it begins with what is known, and changes nothing by itself.

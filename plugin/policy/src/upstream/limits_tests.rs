@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::tests::Map;
 use super::*;
-use crate::balance::Facts;
+use crate::balance::{Choices, Facts};
 use crate::config::{Config, Document};
 use crate::random::Sequence;
 
@@ -16,7 +16,17 @@ struct Vm {
 
 impl Vm {
     fn new(identity: u64, servers: &serde_json::Value, data: &mut Map) -> Self {
-        let policy = json!({"pools": {"shop": {"servers": servers, "retries": 7, "queue": {}}}});
+        Self::with_retries(0, identity, servers, data)
+    }
+
+    fn with_retries(
+        retries: u8,
+        identity: u64,
+        servers: &serde_json::Value,
+        data: &mut Map,
+    ) -> Self {
+        let policy =
+            json!({"pools": {"shop": {"servers": servers, "retries": retries, "queue": {}}}});
         let config = Config::from_document(&Document::from_value(policy).unwrap()).unwrap();
         let mut slots = Slots::new(identity);
         slots.claim(data);
@@ -41,6 +51,7 @@ impl Vm {
             }
             Chosen::Nobody => "nobody".to_owned(),
             Chosen::AllFull => "full".to_owned(),
+            Chosen::ByHost => "by the host".to_owned(),
         }
     }
 
@@ -80,7 +91,7 @@ fn full_servers_leave_their_turns_to_the_others_and_backups_help_out() {
 }
 
 #[test]
-fn only_servers_without_a_bound_stand_by() {
+fn servers_without_a_bound_stand_by_before_others() {
     let mut data = Map::default();
     let servers = json!([
         server("a", 9, false),
@@ -88,17 +99,45 @@ fn only_servers_without_a_bound_stand_by() {
         server("c", 0, false),
         server("d", 0, true)
     ]);
-    let mut vm = Vm::new(1, &servers, &mut data);
+    let mut vm = Vm::with_retries(7, 1, &servers, &mut data);
     let lists: Vec<String> = (0..3).map(|_| vm.begin(&mut data)).collect();
     assert_eq!(lists, ["acd", "bcd", "cd"]);
     assert_eq!(vm.end(2, &mut data), Freed::Nothing);
 }
 
 #[test]
+fn one_server_with_a_bound_stands_by_while_half_of_it_is_free() {
+    let mut data = Map::default();
+    let servers = json!([server("a", 6, false), server("b", 4, false)]);
+    let mut vm = Vm::with_retries(7, 1, &servers, &mut data);
+    let mut other = Vm::with_retries(7, 2, &servers, &mut data);
+    // a 1, b 1; b 2, a 2; a 3, b is half full; b 3, a is; then both fill up.
+    let lists: Vec<String> = (0..4).map(|_| vm.begin(&mut data)).collect();
+    assert_eq!(lists, ["ab", "ba", "a", "b"]);
+    let lists: Vec<String> = (0..5).map(|_| other.begin(&mut data)).collect();
+    assert_eq!(lists, ["a", "b", "a", "a", "full"]);
+    // The head of the first: its place on b is free, and only that.
+    let mut choices = Choices::with_limit(2);
+    [0, 1].into_iter().for_each(|server| choices.push(server));
+    vm.pool.let_go(&choices);
+    assert_eq!(vm.pool.settle(&vm.slots, &mut data), Freed::Some);
+    assert_eq!(other.begin(&mut data), "b");
+    assert_eq!(vm.begin(&mut data), "full");
+}
+
+#[test]
+fn without_retries_nobody_stands_by() {
+    let mut data = Map::default();
+    let servers = json!([server("a", 9, false), server("b", 9, false)]);
+    let mut vm = Vm::new(1, &servers, &mut data);
+    assert_eq!(vm.begin(&mut data), "a");
+}
+
+#[test]
 fn a_pool_without_bounds_reads_and_writes_nothing() {
     let mut data = Map::default();
     let servers = json!([server("a", 0, false), server("b", 0, false)]);
-    let mut vm = Vm::new(1, &servers, &mut data);
+    let mut vm = Vm::with_retries(7, 1, &servers, &mut data);
     let before = data.reads;
     assert_eq!(vm.begin(&mut data), "ab");
     assert_eq!(vm.end(0, &mut data), Freed::Nothing);

@@ -65,12 +65,15 @@ pub struct LoadRecord<'a> {
 impl<'a> LoadRecord<'a> {
     /// Writes the key of a record into `key` (cleared before).
     pub fn key(pool: &str, slot: u32, chunk: usize, key: &mut Vec<u8>) {
-        use std::io::Write as _;
         key.clear();
-        // Writing to a Vec does not fail.
-        drop(write!(key, "evenkeel/{pool}/load/{slot}"));
+        // By hand: formatting costs as much as the call that needs the key, and a large pool makes hundreds of keys at a time.
+        for part in ["evenkeel/", pool, "/load/"] {
+            key.extend_from_slice(part.as_bytes());
+        }
+        push_number(usize::try_from(slot).unwrap_or(usize::MAX), key);
         if chunk > 0 {
-            drop(write!(key, ".{chunk}"));
+            key.push(b'.');
+            push_number(chunk, key);
         }
     }
 
@@ -141,5 +144,41 @@ impl<'a> LoadRecord<'a> {
                     },
                 })
             })
+    }
+}
+
+/// Appends a number in decimal digits.
+pub(super) fn push_number(number: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    let mut left = number;
+    // Ends: each round takes a digit away.
+    loop {
+        out.push(b'0' + u8::try_from(left % 10).unwrap_or(0));
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    if let Some(digits) = out.get_mut(start..) {
+        digits.reverse();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_as_they_are_documented() {
+        let mut key = Vec::new();
+        for (slot, chunk, expected) in [
+            (0, 0, "evenkeel/shop/load/0"),
+            (127, 0, "evenkeel/shop/load/127"),
+            (10, 1, "evenkeel/shop/load/10.1"),
+            (9, 156, "evenkeel/shop/load/9.156"),
+        ] {
+            LoadRecord::key("shop", slot, chunk, &mut key);
+            assert_eq!(String::from_utf8_lossy(&key), expected);
+        }
     }
 }

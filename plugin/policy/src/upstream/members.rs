@@ -6,7 +6,8 @@
 //!                    1  kind of address (0: as configured, 4, 6), its 0, 4 or 16 bytes, 2  port (unless 0)      (little-endian)
 //! ```
 //!
-//! Whoever writes it raises the version of the content; the filter reads it each tick and rebuilds the pool when it changed. The
+//! Whoever writes it raises the version of the content, and then tells it ([`super::News`]); the filter looks each tick whether that was
+//! told, and rebuilds the pools whose version changed. Where nothing was ever told, it looks at the records themselves. The
 //! record says how the pool differs from its configuration, and nothing else, so that it means the same to the configuration before a
 //! reload and the one after it: a server that it does not name is as configured; one that only it names is added, if it has an
 //! address, and passed over if it has none.

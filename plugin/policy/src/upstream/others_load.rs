@@ -8,8 +8,6 @@
 //!   evenkeel/<pool>/load/<slot>.index     8  owner of the slot     then per chunk: 4  stamp, 0: never written     (little-endian)
 //! ```
 
-use std::io::Write as _;
-
 use super::load_record::{CHUNK_SERVERS, LoadEntry, LoadRecord};
 use super::{SharedData, Slots};
 use crate::random::mixed;
@@ -156,9 +154,8 @@ pub(super) fn chunks_of(servers: usize) -> usize {
 
 /// Writes the key of an index into `key` (cleared before).
 pub(super) fn index_key(pool: &str, slot: u32, key: &mut Vec<u8>) {
-    key.clear();
-    // Writing to a Vec does not fail.
-    drop(write!(key, "evenkeel/{pool}/load/{slot}.index"));
+    LoadRecord::key(pool, slot, 0, key);
+    key.extend_from_slice(b".index");
 }
 
 /// Writes an index into `out` (cleared before).

@@ -15,14 +15,14 @@ pub use within_limits::Chosen;
 use group::{Group, Tables};
 
 use super::attempts_watch::AttemptsWatch;
-use super::availability::{Admin, Availability};
+use super::availability::{Admin, Availability, Freshness};
 use super::conn_limits::{ConnLimits, Freed};
 use super::pool_load::PoolLoad;
 use super::state_record::StateRecord;
 use super::transition::Transition;
 use super::{AdminChange, InFlight, Member, Members, Quality, SharedData, Slots, id_hash};
 use crate::balance::{Algorithm, Charge, Choices, Facts, LoadNeed, Parameters};
-use crate::config::{PoolConfig, QueueConfig, RetryOn, ServerConfig, StatusSet, Tier};
+use crate::config::{Chooser, PoolConfig, QueueConfig, RetryOn, ServerConfig, StatusSet, Tier};
 use crate::contract::ENDPOINTS_MAX;
 use crate::exchange::HashKey;
 use crate::random::Sequence;
@@ -34,6 +34,7 @@ const TABLES_AT_ONCE: usize = 2_000;
 /// Servers, and how one of them is chosen.
 pub struct Pool {
     name: Rc<str>,
+    chooser: Chooser,
     algorithm: Algorithm,
     retries: u8,
     retry_on: RetryOn,
@@ -134,6 +135,7 @@ impl Pool {
         };
         let mut pool = Self {
             name,
+            chooser: config.chooser,
             algorithm: config.algorithm,
             // Where nothing is ever tried again, a second server is of no use.
             retries: if config.retry_on.is_never() {
@@ -228,6 +230,11 @@ impl Pool {
         self.load.now_us()
     }
 
+    /// Further servers for a request, at most.
+    pub fn retries(&self) -> u8 {
+        self.retries
+    }
+
     /// What must have happened for the next server to be tried.
     pub fn retry_on(&self) -> &RetryOn {
         &self.retry_on
@@ -297,7 +304,8 @@ impl Pool {
         // Whose answer was fast is asked of every answer: one of the host's own is none of the server's.
         self.needs_latency()
             || self.availability.counts_every_answer()
-            || (choices.len() > 1 && self.needs_load())
+            // Who answered is who is at work for this request: neither load nor bounds may be mistaken in that.
+            || (choices.len() > 1 && (self.needs_load() || self.has_bounds()))
             || (self.len() > 1 && self.watch.wants(began))
     }
 
@@ -312,7 +320,11 @@ impl Pool {
         self.watch.saw(used.max(failed + 1));
         let now_ms = self.load.now_us() / 1_000;
         for (place, server) in choices.iter().enumerate().take(used) {
-            let group = self.group_of(server);
+            let group = if server < self.backup.first {
+                &mut self.primary
+            } else {
+                &mut self.backup
+            };
             let local = server.saturating_sub(group.first);
             if place > 0 {
                 let mut tried = Choices::with_limit(ENDPOINTS_MAX);
@@ -325,6 +337,7 @@ impl Pool {
                     server: local,
                     tried: &tried,
                     eligible: &group.eligible,
+                    in_flight: self.load.in_flight_from(group.first),
                 });
             }
             if place < failed {
@@ -410,12 +423,21 @@ impl Pool {
         }
     }
 
-    /// Each tick, after the time was told: reads what operators changed, and rebuilds if they did; lets weights grow.
+    /// A whole tick, after the time was told.
     pub fn tick(&mut self, data: &mut impl SharedData) {
+        self.let_time_pass();
+        self.read_members(data);
+    }
+
+    /// Each tick, after the time was told: looks at everybody's standing anew, and lets weights grow.
+    pub fn let_time_pass(&mut self) {
         self.watch.tick();
         self.availability.look_again();
         self.refresh();
-        self.let_weights_grow();
+    }
+
+    /// Reads what operators changed, and rebuilds if they did. Reads all of the record: [`super::News`] says whether that is worth it.
+    pub fn read_members(&mut self, data: &mut impl SharedData) {
         if data.get(&self.members_key, &mut self.value).is_none() {
             return;
         }
@@ -510,25 +532,20 @@ impl Pool {
         std::mem::take(&mut self.no_server)
     }
 
-    fn group_of(&mut self, server: usize) -> &mut Group {
-        if server < self.backup.first {
-            &mut self.primary
-        } else {
-            &mut self.backup
-        }
-    }
-
     fn rebuild_at_next_pick(&mut self) {
         for group in [&mut self.primary, &mut self.backup] {
             group.tables = Tables::ToBuild;
         }
     }
 
-    /// Sets the masks anew if anybody's standing has changed.
+    /// Sets the masks anew if anybody's standing has changed. Whoever is back has the first percent of its weight from the next pick on,
+    /// not from the next tick.
     fn refresh(&mut self) {
         let masks = (&mut self.primary.eligible, &mut self.backup.eligible);
         let now_ms = self.load.now_us() / 1_000;
-        self.availability.refresh(now_ms, self.backup.first, masks);
+        if self.availability.refresh(now_ms, self.backup.first, masks) == Freshness::Stale {
+            self.let_weights_grow();
+        }
     }
 
     /// Makes the tables of a group anew if a server of it has another percentage of its weight by now.

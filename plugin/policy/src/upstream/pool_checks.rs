@@ -4,18 +4,30 @@ use std::collections::BTreeMap;
 
 use super::health::{Check, Checks, Health, HealthChange, Verdict};
 use super::probe::{self, ProbeCall};
-use super::state_record::{ServerState, StateRecord, tell_news};
-use super::{Pool, SharedData, id_hash};
+use super::state_record::{ServerState, StateRecord};
+use super::{News, Pool, SharedData, id_hash};
 use crate::config::{PoolConfig, Probe};
 use crate::random::Sequence;
+
+/// Pools of up to so many servers tell each change at once. A larger one's record is long, and changes come by the thousand when checks
+/// begin or a network fails: it tells those of a tick together.
+const TOLD_AT_ONCE: usize = 256;
 
 /// Checks of a pool that has any.
 #[derive(Debug)]
 pub struct PoolChecks {
     checks: Checks,
     probe: Probe,
+    untold: Untold,
     key: Vec<u8>,
     value: Vec<u8>,
+}
+
+/// Whether anything has changed that nobody was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Untold {
+    Nothing,
+    Some,
 }
 
 impl PoolChecks {
@@ -25,6 +37,7 @@ impl PoolChecks {
         Some(Self {
             checks: Checks::new(health, config.servers.len()),
             probe: health.probe.clone(),
+            untold: Untold::Nothing,
             key: StateRecord::key(&config.name),
             value: Vec::new(),
         })
@@ -33,6 +46,7 @@ impl PoolChecks {
     /// This VM begins to check, or the pool has other servers: with what whoever did it before has found out.
     pub fn take_over(&mut self, pool: &Pool, data: &mut impl SharedData) {
         let record = self.read(data).unwrap_or_default();
+        self.untold = Untold::Nothing;
         self.checks.resize(pool.len());
         let known = record.servers.iter().map(|known| (known.id_hash, known));
         let known: BTreeMap<u64, &ServerState> = known.collect();
@@ -72,7 +86,7 @@ impl PoolChecks {
         self.checks.lost(now_ms)
     }
 
-    /// A check is over: if that changed the server's health, everybody is told.
+    /// A check is over: if that changed the server's health, everybody is told, in a large pool with [`PoolChecks::tell`].
     pub fn ended(
         &mut self,
         pool: &Pool,
@@ -82,7 +96,22 @@ impl PoolChecks {
         (random, data): (&mut Sequence, &mut impl SharedData),
     ) -> Option<HealthChange> {
         let change = self.checks.ended(server, verdict, now_ms, random)?;
-        let version = self.read(data).map_or(0, |record| record.version);
+        self.untold = Untold::Some;
+        if pool.len() <= TOLD_AT_ONCE {
+            self.tell(pool, data);
+        }
+        Some(change)
+    }
+
+    /// Each tick: tells everybody what has changed and was not told yet.
+    pub fn tell(&mut self, pool: &Pool, data: &mut impl SharedData) {
+        if self.untold == Untold::Nothing {
+            return;
+        }
+        self.untold = Untold::Nothing;
+        let known = data.get(&self.key, &mut self.value);
+        let version = known.and_then(|_| StateRecord::version_of(&self.value));
+        let version = version.unwrap_or(0);
         let state = |server| {
             let hash = id_hash(pool.id(server));
             let check = self.checks.get(server).filter(|check| check.since_ms > 0)?;
@@ -93,8 +122,7 @@ impl PoolChecks {
             servers: (0..pool.len()).filter_map(state).collect(),
         };
         data.set(&self.key, &record.encode(), 0);
-        tell_news(data, &mut self.value);
-        Some(change)
+        News::Health.tell(data, &mut self.value);
     }
 
     /// How a server is.

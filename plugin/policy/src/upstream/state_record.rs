@@ -4,21 +4,15 @@
 //!   evenkeel/<pool>/state     1  version of this layout (1)     8  version of the content     2  servers
 //!   then per server: 8  hash of its id     1  health (0 checking, 1 up, 2 down)     8  since, milliseconds since 1970
 //!                    4  transitions        1  length of the reason, at most 64, the reason             (little-endian)
-//!
-//!   evenkeel//health          8  how often any pool's record was written
 //! ```
 //!
-//! The second key is what VMs look at between ticks: one look says whether any pool has news. Servers that are not in a record are
-//! not checked yet. A record outlives the VM that wrote it, and a reload: whoever checks next begins with it.
+//! Whether there is anything new is asked of a small key first: [`super::News`]. Servers that are not in a record are not checked
+//! yet. A record outlives the VM that wrote it, and a reload: whoever checks next begins with it.
 
 use super::health::{Check, Health, REASON_BYTES_MAX};
 use super::server_record::{self, array};
-use super::shared_data::{ABSENT, SharedData, Written};
 
 const VERSION: u8 = 1;
-const NEWS_KEY: &[u8] = b"evenkeel//health";
-/// Whoever loses so many races against other writers has told the news all the same: the number has changed.
-const NEWS_TRIES_MAX: usize = 8;
 
 /// The content of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -135,31 +129,10 @@ impl ServerState {
     }
 }
 
-/// How often any record was written; VMs read records when it has changed.
-pub fn news(data: &mut impl SharedData, value: &mut Vec<u8>) -> u64 {
-    data.get(NEWS_KEY, value)
-        .and_then(|_| value.first_chunk::<8>())
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-/// Says that a record was written.
-pub(super) fn tell_news(data: &mut impl SharedData, value: &mut Vec<u8>) {
-    for _ in 0..NEWS_TRIES_MAX {
-        let cas = data.get(NEWS_KEY, value).unwrap_or(ABSENT);
-        let count = value
-            .first_chunk::<8>()
-            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        if data.set(NEWS_KEY, &count.wrapping_add(1).to_le_bytes(), cas) != Written::Mismatch {
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::tests::Map;
     use super::*;
     use crate::config::SERVERS_MAX;
 
@@ -216,15 +189,5 @@ mod tests {
             StateRecord::decode(&bytes).unwrap().servers.len(),
             SERVERS_MAX
         );
-    }
-
-    #[test]
-    fn news_are_another_number_each_time() {
-        let (mut data, mut value) = (Map::default(), Vec::new());
-        assert_eq!(news(&mut data, &mut value), 0);
-        tell_news(&mut data, &mut value);
-        assert_eq!(news(&mut data, &mut value), 1);
-        tell_news(&mut data, &mut value);
-        assert_eq!(news(&mut data, &mut value), 2);
     }
 }

@@ -6,13 +6,16 @@
 
 use super::{ConnLimits, Freed, Pool};
 use crate::balance::{Choices, Facts};
-use crate::config::QueueConfig;
+use crate::config::{Chooser, QueueConfig};
 use crate::random::Sequence;
 use crate::upstream::conn_limits::Place;
 use crate::upstream::{SharedData, Slots};
 
 /// Servers that turn out to be full within one choice, before it is given up.
 const LOST_MAX: usize = 64;
+
+/// Servers that are asked whether they have room for one more that stands by.
+const STAND_BYS_ASKED_MAX: usize = 2;
 
 /// What a pool says to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +26,13 @@ pub enum Chosen {
     Nobody,
     /// All that are eligible have as many requests as they take.
     AllFull,
+    /// Nobody here chooses: the host does.
+    ByHost,
 }
 
 impl Pool {
-    /// As [`Pool::choose`], with a place taken on the first server of the list where it takes only so many. Servers with a bound
-    /// do not stand by.
+    /// As [`Pool::choose`], with a place taken on the first server of the list where it takes only so many. Servers without a bound stand
+    /// by; where there is none, one with a bound may, and a place is kept there until [`Pool::let_go`].
     pub fn choose_within_limits(
         &mut self,
         facts: &Facts<'_>,
@@ -35,6 +40,9 @@ impl Pool {
         slots: &Slots,
         data: &mut impl SharedData,
     ) -> Chosen {
+        if self.chooser == Chooser::Envoy {
+            return Chosen::ByHost;
+        }
         let Some(mut limits) = self.limits.take() else {
             let choices = self.choose(facts, random);
             return if choices.is_empty() {
@@ -53,7 +61,12 @@ impl Pool {
             match self.pick_with_place(&mut limits, facts, random, slots, data) {
                 Some(picked) => {
                     self.picked(picked);
-                    Chosen::Servers(self.with_stand_bys(&limits, picked, facts, random))
+                    let mut choices = self.with_stand_bys(&limits, picked, facts, random);
+                    if choices.len() == 1 && !choices.is_full() {
+                        let question = (facts, random);
+                        self.keep_a_stand_by(&mut limits, &mut choices, question, slots, data);
+                    }
+                    Chosen::Servers(choices)
                 }
                 None => {
                     self.all_full += u64::from(self.queue.is_none());
@@ -63,6 +76,19 @@ impl Pool {
         };
         self.limits = Some(limits);
         chosen
+    }
+
+    /// The servers that stand by in this list are not needed any more. To be called once for each list.
+    pub fn let_go(&mut self, choices: &Choices) {
+        if let Some(limits) = &mut self.limits {
+            let stand_bys = choices.iter().skip(1);
+            stand_bys.for_each(|server| limits.let_go(server));
+        }
+    }
+
+    /// Whether any server takes only so many requests.
+    pub fn has_bounds(&self) -> bool {
+        self.limits.is_some()
     }
 
     /// Tells others of requests that have ended; whether a server that others may wait for has room again.
@@ -171,5 +197,45 @@ impl Pool {
             group.open = open;
         }
         choices
+    }
+
+    /// Appends a server with a bound that has much room, after the first of the list.
+    fn keep_a_stand_by(
+        &mut self,
+        limits: &mut ConnLimits,
+        choices: &mut Choices,
+        (facts, random): (&Facts<'_>, &mut Sequence),
+        slots: &Slots,
+        data: &mut impl SharedData,
+    ) {
+        let picked = *choices;
+        let mut asked = 0;
+        for group in [&mut self.primary, &mut self.backup] {
+            let mut open = std::mem::take(&mut group.open);
+            open.clone_from(&group.eligible);
+            open.take_out(if group.first == 0 {
+                &limits.full().primary
+            } else {
+                &limits.full().backup
+            });
+            let locals = picked
+                .iter()
+                .filter_map(|server| server.checked_sub(group.first));
+            locals
+                .filter(|local| *local < group.count)
+                .for_each(|local| open.remove(local));
+            while asked < STAND_BYS_ASKED_MAX && choices.len() == 1 && !open.is_empty() {
+                asked += 1;
+                let mut found = picked;
+                group.build_tables(&self.servers, self.start);
+                group.choose_of(&open, &self.load, facts, random, &mut found);
+                let Some(server) = found.get(1) else { break };
+                if limits.keep(&self.name, server, slots, data) == Place::Taken {
+                    choices.push(server);
+                }
+                open.remove(server.saturating_sub(group.first));
+            }
+            group.open = open;
+        }
     }
 }
