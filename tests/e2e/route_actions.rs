@@ -1,6 +1,6 @@
 //! What routes do besides choosing a pool, by what they look, and what servers and clients are told.
 
-use evenkeel_tests::{Cluster, Host, Proxy, Request, both_hosts, doubles};
+use evenkeel_tests::{Cluster, Connection, Host, Proxy, Request, both_hosts, doubles};
 
 both_hosts!(
     the_normal_form_of_a_path_is_matched_and_sent,
@@ -118,6 +118,32 @@ fn routes_look_at_headers_parameters_and_addresses(host: Host) {
     }
     let shop = Request::get("/").header("Host", "Shop12.example:81");
     assert_eq!(proxy.exchange(&shop).text(), "shop");
+}
+
+/// Behind the PROXY protocol the socket's address is another than the peer's; Envoy does not tell it, and is refused.
+#[test]
+fn rules_on_the_socket_are_not_what_a_proxy_header_says() {
+    let web = doubles::recorder("web");
+    let policy = "\
+routes:
+  - {match: {client: {in: 203.0.113.0/24, of: tcp_peer}}, deny: true}
+  - {match: {path: /socket, client: {in: 127.0.0.1, of: tcp_peer}}, respond: {body: socket}}
+  - {match: {path: /peer, client: {in: 203.0.113.9, of: peer}}, respond: {body: peer}}
+  - {deny: 404}
+pools: {web: {servers: [{address: '@web'}]}}";
+    let proxy = Cluster::new()
+        .server(&web)
+        .listener("proxy_protocol: {from: [127.0.0.1]}")
+        .policy(policy)
+        .on(Host::Sidecar);
+    for (target, expected) in [("/socket", "socket"), ("/peer", "peer")] {
+        let mut connection = Connection::open(proxy.address).unwrap();
+        let request = Request::get(target).head_bytes();
+        let header = &b"PROXY TCP4 203.0.113.9 192.0.2.1 4444 80\r\n"[..];
+        connection.send_bytes(&[header, &request].concat()).unwrap();
+        let said = connection.response("GET").unwrap();
+        assert_eq!(said.text(), expected, "{target}");
+    }
 }
 
 fn servers_are_told_what_was_asked_for(host: Host) {
