@@ -215,6 +215,13 @@ impl HttpFilters {
         None
     }
 
+    /// Tells the filters a property of the embedder's own, as if one of them had published it by `set_property`. `false`: the name or the
+    /// value is too long.
+    pub fn publish(&self, name: &str, value: &[u8]) -> bool {
+        let mut published = self.shared.published.borrow_mut();
+        published.set_property(name.as_bytes(), value)
+    }
+
     /// Reads a property as a filter of the chain published it by `set_property` (`evenkeel.client_ip`).
     pub fn published(&self, name: &str, read: &mut dyn FnMut(&[u8])) -> bool {
         self.shared

@@ -61,6 +61,13 @@ unsafe extern "C" {
         value: *const u8,
         value_size: usize,
     ) -> u32;
+    fn proxy_add_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
     fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
     fn proxy_get_property(
         path: *const u8,
@@ -223,12 +230,35 @@ pub(crate) fn request_header_pairs() -> Option<HostBytes> {
     HostBytes::taken(status, data, size)
 }
 
+/// Whose headers are changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Headers {
+    /// Legal while the request's head is with the filters.
+    Request = 0,
+    /// Legal while the response's head is.
+    Response = 2,
+}
+
 /// One header of this name in the place of all of this name.
-pub(crate) fn replace_request_header(name: &[u8], value: &[u8]) {
+pub(crate) fn replace_header(of: Headers, name: &[u8], value: &[u8]) {
     // SAFETY: the host reads the two slices during the call.
     unsafe {
         proxy_replace_header_map_value(
-            REQUEST_HEADERS,
+            of as u32,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    };
+}
+
+/// One more header of this name.
+pub(crate) fn add_header(of: Headers, name: &[u8], value: &[u8]) {
+    // SAFETY: the host reads the two slices during the call.
+    unsafe {
+        proxy_add_header_map_value(
+            of as u32,
             name.as_ptr(),
             name.len(),
             value.as_ptr(),
@@ -238,9 +268,9 @@ pub(crate) fn replace_request_header(name: &[u8], value: &[u8]) {
 }
 
 /// No header of this name.
-pub(crate) fn remove_request_header(name: &[u8]) {
+pub(crate) fn remove_header(of: Headers, name: &[u8]) {
     // SAFETY: the host reads the slice during the call.
-    unsafe { proxy_remove_header_map_value(REQUEST_HEADERS, name.as_ptr(), name.len()) };
+    unsafe { proxy_remove_header_map_value(of as u32, name.as_ptr(), name.len()) };
 }
 
 /// A property by its path, whose parts are separated by NUL.

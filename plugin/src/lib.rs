@@ -4,7 +4,8 @@
 //!   root     on_configure ──▶ Policy        on_tick: slots, members, metrics
 //!                │                          on_tick, in one VM of all: checker ──▶ calls ──▶ on_http_call_response
 //!   stream   request head ──▶ request_facts ──▶ Policy::decide ──▶ steering ──▶ hostcalls
-//!                                             └──▶ all full ──▶ waiting ──▶ decided again
+//!                                             ├──▶ all full ──▶ waiting ──▶ decided again
+//!                                             └──▶ too early ──▶ turns ──▶ decided again
 //!            response head ──▶ who answered        log | done | delete ──▶ finish, once
 //! ```
 //!
@@ -20,5 +21,6 @@ mod request_facts;
 mod root;
 mod steering;
 mod stream;
+mod turns;
 mod virtual_machine;
 mod waiting;

@@ -13,6 +13,7 @@ use proxy_wasm::types::{ContextType, LogLevel};
 use crate::checker::Checker;
 use crate::hostcalls::{self, Level};
 use crate::stream::Stream;
+use crate::turns;
 use crate::virtual_machine::{self, HostShared, VirtualMachine};
 use crate::waiting;
 
@@ -154,7 +155,7 @@ impl RootContext for Root {
         self.checker = Checker::new(&config.policy);
         self.members_news = None;
         self.quick_ticks = 0;
-        let waits = policy.pools().iter().any(|pool| pool.queue().is_some());
+        let waits = policy.delays() || policy.pools().iter().any(|pool| pool.queue().is_some());
         self.is_quick = self.checker.is_some() || waits;
         let period_ms = if self.is_quick {
             QUICK_TICK_MS
@@ -193,6 +194,7 @@ impl RootContext for Root {
                 is_changed = tick(vm, policy, regained, now_us, &mut self.members_news);
                 if is_newest {
                     vm.lines.tick(&mut vm.slots, &mut vm.metrics);
+                    vm.limits.tick(now_us / 1_000, &vm.slots, &mut HostShared);
                 }
             }
             match &mut self.checker {
@@ -219,6 +221,7 @@ impl RootContext for Root {
         }
         if self.is_quick {
             waiting::turn_away_late(self.context, now_us);
+            turns::go_on(self.context, now_us);
         }
         if is_whole {
             waiting::serve_all(self.context);

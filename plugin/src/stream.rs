@@ -2,17 +2,23 @@
 
 use std::rc::Rc;
 
-use evenkeel_policy::exchange::{Answer, Decided, Decision, Exchange, LastAttempt, Policy};
-use evenkeel_policy::upstream::{Chosen, Freed, Pool, SLOTS_MAX};
+use evenkeel_policy::balance::Facts;
+use evenkeel_policy::exchange::{
+    Answer, Decided, Decision, Edits, Exchange, LastAttempt, Policy, Surroundings,
+};
+use evenkeel_policy::limits::{Admission, Admitted, LimitState, Ticket, Wanted};
+use evenkeel_policy::random::Sequence;
+use evenkeel_policy::upstream::{Chosen, Freed, Pool, SLOTS_MAX, Slots};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use crate::hostcalls::{self, Level};
+use crate::hostcalls::{self, Headers, Level};
 use crate::request_facts::RequestFacts;
 use crate::root::SharedPolicy;
-use crate::steering::{Outcome, TurnedAway, carry_out, turn_away};
+use crate::steering::{Outcome, TurnedAway, carry_out, change, too_many_wait, turn_away};
+use crate::turns::Delayed;
 use crate::virtual_machine::{self, HostShared, VirtualMachine};
-use crate::waiting::Waiter;
+use crate::waiting::{Lines, Waiter};
 
 /// Bits of `response.flags` that say that the last attempt failed and the answer is the host's own: no healthy upstream (UH),
 /// upstream request timeout (UT), local reset (LR), upstream remote reset (UR), connection failure (UF), connection termination
@@ -24,9 +30,21 @@ pub(crate) struct Stream {
     policy: SharedPolicy,
     /// Its own context, and that of its root.
     contexts: (u32, u32),
-    exchange: Exchange,
+    begun: Begun,
     /// While it waits for a server, and until it is looked at again afterwards.
     waiter: Option<Rc<Waiter>>,
+    /// While it waits for its turn under a limit, and until it is looked at again afterwards.
+    delayed: Option<Rc<Delayed>>,
+}
+
+/// What a request that was decided about leaves to do.
+#[derive(Default)]
+pub(crate) struct Begun {
+    pub(crate) exchange: Exchange,
+    /// What becomes of its response's headers.
+    pub(crate) response: Option<Edits>,
+    /// What it holds under limits until it ends.
+    pub(crate) tickets: Vec<Ticket>,
 }
 
 /// How a request comes to be decided about.
@@ -34,7 +52,19 @@ pub(crate) struct Stream {
 pub(crate) enum Arrival {
     /// It just came; who waits already comes first.
     New,
+    /// It has waited for its turn under a limit; who waits for a server already comes first.
+    AfterDelay,
     FirstInLine,
+}
+
+impl Arrival {
+    fn admission(self) -> Admission {
+        match self {
+            Self::New => Admission::Ask,
+            Self::AfterDelay => Admission::AfterDelay,
+            Self::FirstInLine => Admission::Granted,
+        }
+    }
 }
 
 impl Stream {
@@ -42,20 +72,43 @@ impl Stream {
         Self {
             policy,
             contexts,
-            exchange: Exchange::default(),
+            begun: Begun::default(),
             waiter: None,
+            delayed: None,
         }
     }
 
     /// Takes over what became of the request while it waited.
     fn take_over(&mut self) {
-        if let Some(exchange) = self
-            .waiter
+        let left = self
+            .delayed
             .as_ref()
-            .and_then(|waiter| waiter.take_exchange())
-        {
-            self.exchange = exchange;
+            .and_then(|delayed| delayed.take_left());
+        if let Some(left) = left {
+            self.delayed = None;
+            self.waiter = left.waiter;
+            self.begun = left.begun;
+        }
+        let left = self.waiter.as_ref().and_then(|waiter| waiter.take_begun());
+        if let Some(begun) = left {
             self.waiter = None;
+            // What it was let in with it holds until its end.
+            let tickets = std::mem::take(&mut self.begun.tickets);
+            self.begun = begun;
+            self.begun.tickets.extend(tickets);
+        }
+    }
+
+    /// Changes the headers of the response, once: those of an informational one (1xx) are not the response's.
+    fn change_response(&mut self) {
+        let Some(edits) = self.begun.response.take() else {
+            return;
+        };
+        let status = hostcalls::number_property(b"response\0code");
+        if status.is_some_and(|status| (100..200).contains(&status) && status != 101) {
+            self.begun.response = Some(edits);
+        } else {
+            change(Headers::Response, &edits);
         }
     }
 
@@ -65,7 +118,17 @@ impl Stream {
         if let Some(waiter) = self.waiter.take() {
             virtual_machine::with(|vm| vm.lines.leave(&waiter, &vm.slots));
         }
-        if matches!(self.exchange, Exchange::Unsteered | Exchange::Finished) {
+        if let Some(delayed) = self.delayed.take() {
+            virtual_machine::with(|vm| vm.turns.leave(&delayed));
+        }
+        let tickets = std::mem::take(&mut self.begun.tickets);
+        if !tickets.is_empty() {
+            virtual_machine::with(|vm| release(vm, &tickets));
+        }
+        if matches!(
+            self.begun.exchange,
+            Exchange::Unsteered | Exchange::Finished
+        ) {
             return;
         }
         let Ok(mut policy) = self.policy.try_borrow_mut() else {
@@ -74,7 +137,7 @@ impl Stream {
         let Some(policy) = policy.as_mut() else {
             return;
         };
-        if let Some((pool, server)) = self.exchange.finish(policy) {
+        if let Some((pool, server)) = self.begun.exchange.finish(policy) {
             virtual_machine::with(|vm| {
                 publish(vm, policy, pool, &[server]);
                 settle(vm, policy, pool);
@@ -99,18 +162,25 @@ impl HttpContext for Stream {
             return Action::Continue;
         };
         let outcome = virtual_machine::with(|vm| {
-            let (outcome, exchange, decided) = decide(vm, policy, Arrival::New);
-            if outcome == Outcome::MustWait {
-                self.waiter = wait(vm, policy, decided, &self.policy, self.contexts);
+            let (outcome, begun, decided) = steer(vm, policy, Arrival::New);
+            match (outcome, decided.decision) {
+                (Outcome::MustWait, Decision::Delayed { ms }) => {
+                    self.delayed = vm.turns.join(ms, &self.policy, self.contexts.0);
+                    if self.delayed.is_none() {
+                        too_many_wait(&mut vm.text);
+                    }
+                }
+                (Outcome::MustWait, _) => {
+                    self.waiter = wait(vm, policy, decided, &self.policy, self.contexts);
+                }
+                (Outcome::Forwarded | Outcome::Answered, _) => {}
             }
-            (outcome, exchange)
+            self.begun = begun;
+            outcome
         });
         match outcome {
-            Some((Outcome::Forwarded, exchange)) => {
-                self.exchange = exchange;
-                Action::Continue
-            }
-            Some((Outcome::Answered | Outcome::MustWait, _)) => Action::Pause,
+            Some(Outcome::Forwarded) => Action::Continue,
+            Some(Outcome::Answered | Outcome::MustWait) => Action::Pause,
             // Without steering headers the host answers 503 itself; waiting would be for ever.
             None => Action::Continue,
         }
@@ -118,7 +188,8 @@ impl HttpContext for Stream {
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         self.take_over();
-        let Some((pool_index, choices, began)) = self.exchange.awaiting() else {
+        self.change_response();
+        let Some((pool_index, choices, began)) = self.begun.exchange.awaiting() else {
             return Action::Continue;
         };
         let Ok(mut policy) = self.policy.try_borrow_mut() else {
@@ -142,7 +213,7 @@ impl HttpContext for Stream {
             0
         };
         let has_bounds = pool.has_bounds();
-        let moved = self.exchange.answered(policy, answer, now_us);
+        let moved = self.begun.exchange.answered(policy, answer, now_us);
         if moved.is_some() || has_bounds {
             virtual_machine::with(|vm| {
                 if let Some((pool, moved)) = moved {
@@ -165,51 +236,82 @@ impl Drop for Stream {
     }
 }
 
+/// What a decision needs of the VM.
+struct Around<'a> {
+    arrival: Arrival,
+    slots: &'a Slots,
+    lines: &'a mut Lines,
+    limits: &'a mut LimitState,
+}
+
+impl Surroundings for Around<'_> {
+    fn admit(&mut self, wanted: &[Wanted<'_>], random: &mut Sequence) -> Admitted {
+        let at = (now_us() / 1_000, random.next_u64());
+        let admission = self.arrival.admission();
+        self.limits
+            .admit(wanted, admission, at, self.slots, &mut HostShared)
+    }
+
+    fn choose(&mut self, pool: &mut Pool, facts: &Facts<'_>, random: &mut Sequence) -> Chosen {
+        if pool.needs_load() {
+            pool.read_others(now_us(), self.slots, &mut HostShared);
+        } else if pool.needs_time() {
+            pool.note_time(now_us());
+        }
+        if self.arrival != Arrival::FirstInLine
+            && pool.queue().is_some()
+            && self
+                .lines
+                .are_before(pool.name(), pool.is_busy(), self.slots)
+        {
+            return Chosen::AllFull;
+        }
+        pool.choose_within_limits(facts, random, self.slots, &mut HostShared)
+    }
+}
+
+/// Gives back what a request held under limits.
+fn release(vm: &mut VirtualMachine, tickets: &[Ticket]) {
+    let now_ms = now_us() / 1_000;
+    for ticket in tickets {
+        vm.limits
+            .release(ticket, now_ms, &vm.slots, &mut HostShared);
+    }
+}
+
 /// Decides about the request of the current context, and carries it out.
 pub(crate) fn steer(
     vm: &mut VirtualMachine,
     policy: &mut Policy,
     arrival: Arrival,
-) -> (Outcome, Exchange) {
-    let (outcome, exchange, _) = decide(vm, policy, arrival);
-    (outcome, exchange)
-}
-
-fn decide(
-    vm: &mut VirtualMachine,
-    policy: &mut Policy,
-    arrival: Arrival,
-) -> (Outcome, Exchange, Decided) {
+) -> (Outcome, Begun, Decided) {
     if vm.slots.index().is_none() {
         claim(vm, policy);
     }
-    let facts = RequestFacts::fetch();
+    let facts = RequestFacts::fetch(policy);
     let VirtualMachine {
         random,
         slots,
         edits,
         text,
         lines,
+        limits,
         ..
     } = vm;
-    let decided = policy.decide(&facts.head(), random, edits, |pool, facts, random| {
-        if pool.needs_load() {
-            pool.read_others(now_us(), slots, &mut HostShared);
-        } else if pool.needs_time() {
-            pool.note_time(now_us());
-        }
-        if arrival == Arrival::New
-            && pool.queue().is_some()
-            && lines.are_before(pool.name(), pool.is_busy(), slots)
-        {
-            return Chosen::AllFull;
-        }
-        pool.choose_within_limits(facts, random, slots, &mut HostShared)
-    });
+    let mut around = Around {
+        arrival,
+        slots,
+        lines,
+        limits,
+    };
+    let admission = arrival.admission();
+    let decided = policy.decide(&facts.head(), random, edits, admission, &mut around);
     let outcome = carry_out(policy, &decided, edits, text);
     let exchange = match decided.decision {
         Decision::Steered { pool, choices } => Exchange::begun(policy, pool, choices),
         Decision::NoRoute
+        | Decision::Answered(_)
+        | Decision::Delayed { .. }
         | Decision::NoServer { .. }
         | Decision::AllFull { .. }
         | Decision::Routed { .. } => Exchange::Unsteered,
@@ -217,11 +319,16 @@ fn decide(
     if let Some((pool, server)) = exchange.in_flight_on() {
         publish(vm, policy, pool, &[server]);
     }
-    (outcome, exchange, decided)
+    let begun = Begun {
+        exchange,
+        response: policy.take_response_edits(),
+        tickets: policy.take_tickets(),
+    };
+    (outcome, begun, decided)
 }
 
 /// Puts the current request in the line of its pool, or answers it if that is too long.
-fn wait(
+pub(crate) fn wait(
     vm: &mut VirtualMachine,
     policy: &Policy,
     decided: Decided,

@@ -7,11 +7,13 @@
 use std::cell::RefCell;
 
 use evenkeel_policy::exchange::Edits;
+use evenkeel_policy::limits::LimitState;
 use evenkeel_policy::random::Sequence;
 use evenkeel_policy::upstream::{InFlight, Lease, SharedData, Slots, Written};
 
 use crate::hostcalls;
 use crate::metrics::Metrics;
+use crate::turns::Turns;
 use crate::waiting::Lines;
 
 /// The state of a VM.
@@ -23,6 +25,8 @@ pub(crate) struct VirtualMachine {
     pub(crate) text: Vec<u8>,
     pub(crate) metrics: Metrics,
     pub(crate) lines: Lines,
+    pub(crate) limits: LimitState,
+    pub(crate) turns: Turns,
     pub(crate) lease: Lease,
     /// The newest of the root contexts that tick: it alone beats for the VM, and checks. 0: none has ticked yet.
     newest_root: u64,
@@ -47,6 +51,8 @@ impl VirtualMachine {
             text: Vec::new(),
             metrics: Metrics::default(),
             lines: Lines::default(),
+            limits: LimitState::default(),
+            turns: Turns::default(),
             lease: Lease::default(),
             newest_root: 0,
             is_placeless: false,

@@ -16,14 +16,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use evenkeel_policy::config::QueueConfig;
-use evenkeel_policy::exchange::Exchange;
 use evenkeel_policy::upstream::{Slots, WaitingLine, WaitingVm, WaitingVms};
 
 use crate::hostcalls;
 use crate::metrics::Metrics;
 use crate::root::SharedPolicy;
 use crate::steering::{Outcome, TurnedAway, turn_away};
-use crate::stream::{Arrival, steer};
+use crate::stream::{Arrival, Begun, steer};
 use crate::virtual_machine::{self, HostShared};
 
 /// Most requests of a line that go on within one callback; the rest goes on at the next message or tick.
@@ -39,7 +38,7 @@ pub(crate) struct Waiter {
     pool: String,
     ticket: Cell<u64>,
     /// What became of the request; `None` while it waits.
-    left: RefCell<Option<Exchange>>,
+    left: RefCell<Option<Begun>>,
 }
 
 /// The lines of a VM, by pool: those where somebody waits or did until the last tick.
@@ -88,12 +87,12 @@ pub(crate) enum Order {
 
 impl Waiter {
     /// What became of the request, once it does not wait any more.
-    pub(crate) fn take_exchange(&self) -> Option<Exchange> {
+    pub(crate) fn take_begun(&self) -> Option<Begun> {
         self.left.borrow_mut().take()
     }
 
-    fn goes_on_with(&self, exchange: Exchange) {
-        self.left.replace(Some(exchange));
+    fn goes_on_with(&self, begun: Begun) {
+        self.left.replace(Some(begun));
     }
 }
 
@@ -299,7 +298,7 @@ pub(crate) fn turn_away_late(root: u32, now_us: u64) {
                 if hostcalls::act_for(waiter.context) {
                     turn_away(pool, TurnedAway::QueueTimeout, &mut vm.text);
                 }
-                waiter.goes_on_with(Exchange::Unsteered);
+                waiter.goes_on_with(Begun::default());
                 acted = true;
             }
         }
@@ -324,14 +323,14 @@ fn serve(pool: &str, order: Order) {
                 return;
             };
             let steered = virtual_machine::with(|vm| steer(vm, policy, Arrival::FirstInLine));
-            let Some((now, exchange)) = steered else {
+            let Some((now, begun, _)) = steered else {
                 return;
             };
             if now == Outcome::MustWait {
                 return;
             }
             outcome = now;
-            waiter.goes_on_with(exchange);
+            waiter.goes_on_with(begun);
         }
         virtual_machine::with(|vm| vm.lines.leave(&waiter, &vm.slots));
         if outcome == Outcome::Forwarded {

@@ -61,12 +61,7 @@ pub fn explain(config: &Config) -> String {
         } else {
             &route.condition
         };
-        let _ = writeln!(
-            out,
-            "route {}: {condition} -> pool {}",
-            index + 1,
-            route.pool
-        );
+        let _ = writeln!(out, "route {}: {condition} -> {}", index + 1, route.action);
     }
     if config
         .policy

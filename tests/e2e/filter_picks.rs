@@ -8,13 +8,14 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use evenkeel_host::Process;
-use evenkeel_policy::balance::{Algorithm, Choices, KeyNeed};
+use evenkeel_policy::balance::{Algorithm, Choices, Facts, KeyNeed};
 use evenkeel_policy::config::{FilterConfig, Tier};
 use evenkeel_policy::contract::ENDPOINTS_MAX;
-use evenkeel_policy::exchange::{Decision, Edit, Edits, Head, Policy};
+use evenkeel_policy::exchange::{Decision, Edit, Edits, Head, Policy, Surroundings};
+use evenkeel_policy::limits::{Admission, Admitted, Wanted};
 use evenkeel_policy::random::Sequence;
 use evenkeel_policy::upstream::{
-    AdminChange, InFlight, Member, Members, SharedData, Slots, Written,
+    AdminChange, Chosen, InFlight, Member, Members, Pool, SharedData, Slots, Written,
 };
 use evenkeel_tests::filter_alone::{FilterAlone, Sent, VM_ID};
 use serde_json::{Value, json};
@@ -342,6 +343,28 @@ struct Both {
     shared: Alone,
 }
 
+/// What the native policy has around it.
+struct Around<'a> {
+    slots: &'a Slots,
+    shared: &'a mut Alone,
+    now_us: u64,
+}
+
+impl Surroundings for Around<'_> {
+    fn admit(&mut self, _wanted: &[Wanted<'_>], _random: &mut Sequence) -> Admitted {
+        Admitted::Yes(Vec::new())
+    }
+
+    fn choose(&mut self, pool: &mut Pool, facts: &Facts<'_>, random: &mut Sequence) -> Chosen {
+        if pool.needs_load() {
+            pool.read_others(self.now_us, self.slots, self.shared);
+        } else if pool.needs_time() {
+            pool.note_time(self.now_us);
+        }
+        pool.choose_within_limits(facts, random, self.slots, self.shared)
+    }
+}
+
 impl Both {
     /// Requests for `<name of a pool>.test` go to that pool.
     fn start(pools: &[Value]) -> Self {
@@ -392,23 +415,20 @@ impl Both {
         let bytes = pairs.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let head = Head {
             peer: Some(format!("{PROXY}:40000").parse().unwrap()),
+            tcp_peer: None,
             pairs: bytes.into_iter(),
         };
         let mut edits = Edits::default();
         let (slots, shared) = (&self.slots, &mut self.shared);
-        let decided = self.policy.decide(
-            &head,
-            &mut self.random,
-            &mut edits,
-            |pool, facts, random| {
-                if pool.needs_load() {
-                    pool.read_others(now_us, slots, shared);
-                } else if pool.needs_time() {
-                    pool.note_time(now_us);
-                }
-                pool.choose_within_limits(facts, random, slots, shared)
-            },
-        );
+        let (random, admission) = (&mut self.random, Admission::Ask);
+        let mut around = Around {
+            slots,
+            shared,
+            now_us,
+        };
+        let decided = self
+            .policy
+            .decide(&head, random, &mut edits, admission, &mut around);
         let Decision::Steered {
             pool: found,
             choices,

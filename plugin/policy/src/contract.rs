@@ -33,6 +33,10 @@ pub const SESSION_STORE_CLUSTER: &str = "session-store";
 /// No listener, pool or server id may begin with this.
 pub const RESERVED_PREFIX: &str = "evenkeel";
 
+/// Told by the host where a PROXY header says another peer in `source.address`: the socket's, `ip:port`. Asked for only where the
+/// configuration looks at it; a host that does not know it has none but `source.address`.
+pub const TCP_PEER_PROPERTY: &str = "evenkeel.tcp_peer";
+
 /// Published by `set_property`: the client's address, without port.
 pub const CLIENT_IP_PROPERTY: &str = "evenkeel.client_ip";
 /// Published by `set_property`: the pool's name.

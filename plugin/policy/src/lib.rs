@@ -6,7 +6,8 @@
 //! ```text
 //!   config     the `policy` subtree, as written and as valid
 //!   exchange   one request: decide, answered, finish ──┬──▶ client_ip   who is it
-//!                                                      ├──▶ routing     which pool
+//!                                                      ├──▶ routing     which route
+//!                                                      ├──▶ limits      not too often, not too many
 //!                                                      └──▶ upstream    which servers ──▶ balance  (a method a file)
 //! ```
 
@@ -15,6 +16,7 @@ pub mod client_ip;
 pub mod config;
 pub mod contract;
 pub mod exchange;
+pub mod limits;
 pub mod random;
 pub mod routing;
 pub mod upstream;

@@ -60,6 +60,15 @@ pub fn write(config: &Config, filter: &[u8], folder: &Path) -> anyhow::Result<Wr
 /// # Errors
 /// When something is configured that Envoy cannot do.
 pub fn render(config: &Config, wasm: &Path) -> anyhow::Result<String> {
+    let has_proxied = config
+        .listeners
+        .iter()
+        .any(|listener| listener.proxy_senders.is_some());
+    if has_proxied && config.policy.router.needs_tcp_peer() {
+        anyhow::bail!(
+            "policy.routes: behind the PROXY protocol Envoy tells nobody the socket's address: `of: tcp_peer` cannot be served there"
+        );
+    }
     bootstrap::render(config, wasm)
 }
 

@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use evenkeel_host::http_filters::{Event, HttpFilters, LocalReply, Verdict};
+use evenkeel_policy::contract::TCP_PEER_PROPERTY;
 
 use crate::http::exchange::{Exchange, Waiting};
 use crate::http::filtered::Direction;
@@ -36,7 +37,12 @@ pub(crate) async fn begin(exchange: &Rc<Exchange>) -> bool {
     };
     let stream: Rc<Exchange> = Rc::clone(exchange);
     exchange.filters_bodies.set(chain.wants_bodies());
-    *exchange.filters.borrow_mut() = Some(HttpFilters::new(&chain, stream));
+    let filters = HttpFilters::new(&chain, stream);
+    let socket_peer = exchange.client.socket_peer();
+    if socket_peer != exchange.client.ends().peer {
+        filters.publish(TCP_PEER_PROPERTY, socket_peer.to_string().as_bytes());
+    }
+    *exchange.filters.borrow_mut() = Some(filters);
     true
 }
 

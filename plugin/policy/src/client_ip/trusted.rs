@@ -35,6 +35,11 @@ impl TrustedNetworks {
         }
     }
 
+    /// Whether no address is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+
     /// Whether `address` is in the set.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {

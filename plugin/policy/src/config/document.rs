@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::ConfigError;
 use super::names::nearest;
+use super::route_document::RouteDocument;
 
 /// The `policy` subtree as written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -20,6 +21,9 @@ use super::names::nearest;
 pub struct Document {
     pub(super) real_ip: Option<RealIpDocument>,
     pub(super) request_headers: Option<RequestHeadersDocument>,
+    pub(super) response_headers: Option<ResponseHeadersDocument>,
+    #[serde(default)]
+    pub(super) limits: Named<LimitDocument>,
     #[serde(default)]
     pub(super) routes: Vec<RouteDocument>,
     #[serde(default)]
@@ -52,34 +56,41 @@ pub(super) struct RealIpDocument {
     pub(super) recursive: Option<bool>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RequestHeadersDocument {
     #[serde(default)]
     pub(super) set: Named<String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RouteDocument {
-    #[serde(rename = "match")]
-    pub(super) condition: Option<MatchDocument>,
-    pub(super) pool: String,
+    #[serde(default)]
+    pub(super) add: Named<String>,
+    #[serde(default)]
+    pub(super) remove: OneOrMany,
+    pub(super) except: Option<OneOrMany>,
+    pub(super) forwarded: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct MatchDocument {
-    pub(super) host: Option<OneOrMany>,
-    pub(super) path: Option<OneOrMany>,
-    pub(super) path_prefix: Option<OneOrMany>,
-    pub(super) path_suffix: Option<OneOrMany>,
-    pub(super) path_regex: Option<OneOrMany>,
-    pub(super) method: Option<OneOrMany>,
-    pub(super) header: Option<Value>,
-    pub(super) query: Option<Value>,
-    pub(super) client: Option<Value>,
-    pub(super) not: Option<Value>,
+pub(super) struct ResponseHeadersDocument {
+    #[serde(default)]
+    pub(super) set: Named<String>,
+    #[serde(default)]
+    pub(super) add: Named<String>,
+    #[serde(default)]
+    pub(super) remove: OneOrMany,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitDocument {
+    pub(super) rate: Option<String>,
+    pub(super) in_flight: Option<u64>,
+    pub(super) burst: Option<u64>,
+    pub(super) delay: Option<u64>,
+    pub(super) nodelay: Option<bool>,
+    pub(super) key: Option<String>,
+    pub(super) table: Option<u64>,
+    pub(super) status: Option<u64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -10,7 +10,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::balance::Algorithm;
-use crate::exchange::{HashKey, HeaderTemplates};
+use crate::exchange::{HashKey, HeaderRules, RouteRule, Telling};
+use crate::limits::Limit;
 use crate::routing::Router;
 
 pub use crate::client_ip::RealIp;
@@ -24,12 +25,15 @@ mod hashing;
 mod health;
 mod left_to_envoy;
 mod limits;
+mod matches;
 mod names;
 mod pools;
 mod proxy_protocol;
 mod real_ip;
 mod request_headers;
+mod request_limits;
 mod retry_on;
+mod route_document;
 mod routes;
 mod server_life;
 mod statuses;
@@ -56,12 +60,16 @@ pub const SERVERS_MAX: usize = crate::balance::ServerMask::SERVERS_MAX;
 pub const ROUTES_MAX: usize = crate::routing::ROUTES_MAX;
 /// Most values (hosts, prefixes, …) of the matches of all routes together.
 pub const MATCH_VALUES_MAX: usize = 16_384;
-/// Most regular expressions of all routes together: they are tried one by one.
+/// Most regular expressions of all routes together.
 pub const REGEXES_MAX: usize = 128;
 /// Most trusted networks.
 pub const TRUSTED_MAX: usize = 4_096;
-/// Most headers in `request_headers.set`.
+/// Most headers in each list of `request_headers` and `response_headers`.
 pub const HEADER_SETS_MAX: usize = 64;
+/// Most `limits`.
+pub const LIMITS_MAX: usize = 64;
+/// Most keys of all their tables together: what hosts keep for us is bounded.
+pub const TABLES_MAX: u64 = 262_144;
 /// Largest configuration text of a filter, bytes.
 pub const CONFIGURATION_BYTES_MAX: usize = 8 << 20;
 
@@ -110,10 +118,16 @@ fn prefix(path: &str) -> String {
 pub struct Config {
     /// Whose word on the client's address is taken; `None`: nobody's.
     pub real_ip: Option<RealIp>,
-    /// What is set in requests over the defaults.
-    pub request_headers: HeaderTemplates,
-    /// Which pool a request goes to.
+    /// What servers are told of a request.
+    pub telling: Telling,
+    /// What becomes of the headers of responses.
+    pub response_headers: HeaderRules,
+    /// Which route a request takes.
     pub router: Router,
+    /// What the routes do, by their index.
+    pub rules: Vec<RouteRule>,
+    /// Limits by name, in the order of their names.
+    pub limits: Vec<Limit>,
     /// The routes in order, in words, for people (`evenkeel check`).
     pub routes: Vec<RouteSummary>,
     /// Pools by name, in the order of their names: an index into this is a pool's id for this configuration's life.
@@ -125,7 +139,9 @@ pub struct Config {
 pub struct RouteSummary {
     /// Such as `host www.example.org or *.cdn.org, path /static* or *.css`; empty: every request.
     pub condition: String,
-    /// Name of the pool.
+    /// What becomes of the request, such as `pool shop` or `deny 403`.
+    pub action: String,
+    /// Name of the pool; empty if it goes to none.
     pub pool: String,
 }
 
@@ -244,12 +260,18 @@ impl Config {
     /// Makes a valid configuration of what was written, or says what is wrong first.
     pub fn from_document(document: &Document) -> Result<Self, ConfigError> {
         let pools = pools::pools(&document.pools)?;
-        let (router, summaries) = routes::routes(&document.routes, &pools)?;
+        let limits = request_limits::limits(&document.limits)?;
+        let names: Vec<&str> = limits.iter().map(|limit| limit.name.as_str()).collect();
+        let routes = routes::routes(&document.routes, &pools, &names)?;
+        let response_headers = document.response_headers.as_ref();
         Ok(Self {
             real_ip: real_ip::real_ip(document.real_ip.as_ref())?,
-            request_headers: request_headers::request_headers(document.request_headers.as_ref())?,
-            router,
-            routes: summaries,
+            telling: request_headers::telling(document.request_headers.as_ref())?,
+            response_headers: request_headers::response_headers(response_headers)?,
+            router: routes.router,
+            rules: routes.rules,
+            limits,
+            routes: routes.summaries,
             pools,
         })
     }
@@ -274,5 +296,7 @@ impl TryFrom<&Document> for Config {
 mod life_tests;
 #[cfg(test)]
 mod method_tests;
+#[cfg(test)]
+mod route_tests;
 #[cfg(test)]
 mod tests;

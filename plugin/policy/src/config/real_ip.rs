@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use super::document::RealIpDocument;
 use super::names::shortened;
-use super::unserved::NOT_SERVED;
 use super::{ConfigError, TRUSTED_MAX};
 use crate::client_ip::{AddressHeader, RealIp, TrustedNetworks, Walk};
 use crate::exchange::is_header_name;
@@ -79,7 +78,8 @@ fn network(text: &str) -> Result<IpNet, String> {
 fn header(name: &str) -> Result<AddressHeader, String> {
     let lower = name.to_ascii_lowercase();
     match lower.as_str() {
-        "forwarded" | "proxy_protocol" => Err(format!("`{name}` is {NOT_SERVED}")),
+        "proxy_protocol" => Ok(AddressHeader::ProxyProtocol),
+        "forwarded" => Ok(AddressHeader::Forwarded),
         "x-forwarded-for" => Ok(AddressHeader::ForwardedFor),
         _ if is_header_name(&lower) => Ok(AddressHeader::Named(lower.into_bytes())),
         _ => Err(format!(

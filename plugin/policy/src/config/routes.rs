@@ -1,21 +1,44 @@
-//! `routes`: which requests go to which pool.
+//! `routes`: what becomes of which requests.
+//!
+//! ```text
+//!   match       see `matches`; without it every request
+//!   pool        the name of a pool; with `rewrite: {prefix | regex, to}` its servers get another path
+//!   redirect    a location with variables, or {location, status}: 302 unless stated
+//!   respond     {status, body, headers}: 200 unless stated
+//!   deny        true: 403; or a status
+//!   limit       names of `limits`: one, or a list
+//! ```
 
-use regex_lite::{Regex, RegexBuilder};
-
-use super::document::{MatchDocument, OneOrMany, RouteDocument};
+use super::document::OneOrMany;
+use super::matches::{conditions, in_words, regex, rooted};
 use super::names::{nearest, shortened};
-use super::unserved::NOT_SERVED;
+use super::request_headers::{NOT_SETTABLE, header_name};
+use super::route_document::{
+    DenyDocument, RedirectDocument, RespondDocument, RewriteDocument, RouteDocument,
+};
 use super::{ConfigError, MATCH_VALUES_MAX, PoolConfig, REGEXES_MAX, ROUTES_MAX, RouteSummary};
-use crate::routing::{Conditions, HostPattern, Route, Router};
+use crate::exchange::{Action, Respond, Rewrite, RouteRule, Template};
+use crate::limits::ROUTE_LIMITS_MAX;
+use crate::routing::{Case, Conditions, Route, Router};
 
-/// Largest compiled expression, bytes: its size also bounds the time a match takes per byte of path.
-const REGEX_BYTES_MAX: usize = 64 << 10;
+/// Longest body of `respond`, bytes.
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// Most headers of `respond`.
+const RESPOND_HEADERS_MAX: usize = 64;
 
-/// Reads the routes; the second part tells them in words.
+/// All routes of a configuration.
+pub(super) struct Routes {
+    pub(super) router: Router,
+    pub(super) rules: Vec<RouteRule>,
+    pub(super) summaries: Vec<RouteSummary>,
+}
+
+/// Reads the routes. `limits` are the names of limits, by index.
 pub(super) fn routes(
     documents: &[RouteDocument],
     pools: &[PoolConfig],
-) -> Result<(Router, Vec<RouteSummary>), ConfigError> {
+    limits: &[&str],
+) -> Result<Routes, ConfigError> {
     if documents.len() > ROUTES_MAX {
         return Err(ConfigError::new(
             "routes",
@@ -26,31 +49,35 @@ pub(super) fn routes(
         ));
     }
     let mut routes = Vec::with_capacity(documents.len());
+    let mut rules = Vec::with_capacity(documents.len());
     let mut summaries = Vec::with_capacity(documents.len());
     for (index, document) in documents.iter().enumerate() {
         let path = format!("routes[{index}]");
-        let pool = pools
-            .iter()
-            .position(|pool| pool.name == document.pool)
-            .ok_or_else(|| {
-                let hint = nearest(&document.pool, pools.iter().map(|pool| pool.name.as_str()));
-                let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
-                ConfigError::new(
-                    format!("{path}.pool"),
-                    format!("no pool is named `{}`{hint}", shortened(&document.pool)),
-                )
-            })?;
         let conditions = match &document.condition {
             None => Conditions::default(),
             Some(condition) => conditions(&format!("{path}.match"), condition)?,
         };
-        let condition = document.condition.as_ref().map_or(String::new(), in_words);
+        let action = action(&path, document, pools, conditions.case)?;
+        let limits = route_limits(&format!("{path}.limit"), document, &action, limits)?;
         summaries.push(RouteSummary {
-            condition,
-            pool: document.pool.clone(),
+            condition: document.condition.as_ref().map_or(String::new(), in_words),
+            action: action_in_words(document),
+            pool: document.pool.clone().unwrap_or_default(),
         });
-        routes.push(Route { conditions, pool });
+        rules.push(RouteRule { action, limits });
+        routes.push(Route { conditions });
     }
+    check_bounds(&routes)?;
+    let router =
+        Router::new(&routes).map_err(|error| ConfigError::new("routes", error.to_string()))?;
+    Ok(Routes {
+        router,
+        rules,
+        summaries,
+    })
+}
+
+fn check_bounds(routes: &[Route]) -> Result<(), ConfigError> {
     let count = |of: fn(&Conditions) -> usize| {
         routes
             .iter()
@@ -65,7 +92,7 @@ pub(super) fn routes(
         ),
         (
             "regular expressions",
-            count(|conditions| conditions.path_regexes.len()),
+            count(Conditions::regexes),
             REGEXES_MAX,
         ),
     ];
@@ -77,160 +104,264 @@ pub(super) fn routes(
             ));
         }
     }
-    Ok((Router::new(&routes), summaries))
+    Ok(())
 }
 
-fn conditions(path: &str, document: &MatchDocument) -> Result<Conditions, ConfigError> {
-    let keys = [
-        ("header", &document.header),
-        ("query", &document.query),
-        ("client", &document.client),
-        ("not", &document.not),
+/// The one action of a route.
+fn action(
+    path: &str,
+    document: &RouteDocument,
+    pools: &[PoolConfig],
+    case: Case,
+) -> Result<Action, ConfigError> {
+    let stated = [
+        ("pool", document.pool.is_some()),
+        ("redirect", document.redirect.is_some()),
+        ("respond", document.respond.is_some()),
+        ("deny", document.deny.is_some()),
     ];
-    for (key, value) in keys {
-        if value.is_some() {
-            return Err(ConfigError::new(format!("{path}.{key}"), NOT_SERVED));
+    let stated: Vec<String> = stated
+        .iter()
+        .filter(|(_, stated)| *stated)
+        .map(|(key, _)| format!("`{key}`"))
+        .collect();
+    match stated.len() {
+        0 => {
+            let message =
+                "expected what becomes of the request: `pool`, `redirect`, `respond` or `deny`";
+            return Err(ConfigError::new(path, message));
+        }
+        1 => {}
+        _ => {
+            let message = format!(
+                "one thing can become of a request, found {}: leave all but one out",
+                stated.join(" and ")
+            );
+            return Err(ConfigError::new(path, message));
         }
     }
-    Ok(Conditions {
-        hosts: values(path, "host", document.host.as_ref(), host)?,
-        methods: values(path, "method", document.method.as_ref(), method)?,
-        paths: values(path, "path", document.path.as_ref(), rooted)?,
-        path_prefixes: values(path, "path_prefix", document.path_prefix.as_ref(), rooted)?,
-        path_suffixes: values(path, "path_suffix", document.path_suffix.as_ref(), suffix)?,
-        path_regexes: values(path, "path_regex", document.path_regex.as_ref(), regex)?,
+    if document.rewrite.is_some() && document.pool.is_none() {
+        let message = format!(
+            "a path is rewritten for the servers of a `pool`, and this route has {} instead",
+            stated.concat()
+        );
+        return Err(ConfigError::new(format!("{path}.rewrite"), message));
+    }
+    if let Some(name) = &document.pool {
+        let rewrite = match &document.rewrite {
+            Some(document) => Some(rewrite(&format!("{path}.rewrite"), document, case)?),
+            None => None,
+        };
+        let pool = pool_index(&format!("{path}.pool"), name, pools)?;
+        return Ok(Action::Pool { pool, rewrite });
+    }
+    if let Some(document) = &document.redirect {
+        return redirect(&format!("{path}.redirect"), document);
+    }
+    if let Some(document) = &document.respond {
+        return respond(&format!("{path}.respond"), document);
+    }
+    let path = format!("{path}.deny");
+    match document.deny {
+        Some(DenyDocument::Status(status)) => {
+            let status = self::status(&path, status, 400..=599)?;
+            Ok(Action::Deny { status })
+        }
+        Some(DenyDocument::Flag(false)) => Err(ConfigError::new(
+            path,
+            "expected `true` or a status; to let requests pass, name their pool",
+        )),
+        Some(DenyDocument::Flag(true)) | None => Ok(Action::Deny { status: 403 }),
+    }
+}
+
+fn pool_index(path: &str, name: &str, pools: &[PoolConfig]) -> Result<usize, ConfigError> {
+    let found = pools.iter().position(|pool| pool.name == name);
+    found.ok_or_else(|| {
+        let hint = nearest(name, pools.iter().map(|pool| pool.name.as_str()));
+        let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+        ConfigError::new(
+            path,
+            format!("no pool is named `{}`{hint}", shortened(name)),
+        )
     })
 }
 
-/// The values of one key; an empty list would match nothing, and is taken for a mistake.
-fn values<T>(
+fn status(
     path: &str,
-    key: &str,
-    texts: Option<&OneOrMany>,
-    read: fn(&str) -> Result<T, String>,
-) -> Result<Vec<T>, ConfigError> {
-    let Some(OneOrMany(texts)) = texts else {
+    status: u64,
+    known: std::ops::RangeInclusive<u16>,
+) -> Result<u16, ConfigError> {
+    let read = u16::try_from(status).ok();
+    read.filter(|status| known.contains(status)).ok_or_else(|| {
+        let message = format!(
+            "expected a status from {} to {}, found {status}",
+            known.start(),
+            known.end()
+        );
+        ConfigError::new(path, message)
+    })
+}
+
+fn redirect(path: &str, document: &RedirectDocument) -> Result<Action, ConfigError> {
+    let status = match document.status {
+        None => 302,
+        Some(status) => {
+            let known = [301, 302, 303, 307, 308];
+            let read = u16::try_from(status).ok();
+            read.filter(|status| known.contains(status))
+                .ok_or_else(|| {
+                    let message = format!("expected 301, 302, 303, 307 or 308, found {status}");
+                    ConfigError::new(format!("{path}.status"), message)
+                })?
+        }
+    };
+    let text = &document.location;
+    let has_scheme = ["http://", "https://", "$scheme://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    let is_path = (text.starts_with('/') && !text.starts_with("//"))
+        || ["$uri", "$path"].iter().any(|path| text.starts_with(path));
+    let location = if has_scheme || is_path {
+        Template::parse(text)
+    } else {
+        Err(format!(
+            "expected a location such as https://$host$uri or /path, found `{}`",
+            shortened(text)
+        ))
+    };
+    let location = location.map_err(|message| ConfigError::new(path, message))?;
+    Ok(Action::Redirect { status, location })
+}
+
+fn respond(path: &str, document: &RespondDocument) -> Result<Action, ConfigError> {
+    let status_path = format!("{path}.status");
+    let status = self::status(&status_path, document.status.unwrap_or(200), 200..=599)?;
+    let body = document.body.clone().unwrap_or_default();
+    if body.len() > BODY_BYTES_MAX {
+        let message = format!(
+            "expected at most {BODY_BYTES_MAX} bytes, found {}",
+            body.len()
+        );
+        return Err(ConfigError::new(format!("{path}.body"), message));
+    }
+    if matches!(status, 204 | 304) && !body.is_empty() {
+        let message = format!("an answer with status {status} has no body");
+        return Err(ConfigError::new(format!("{path}.body"), message));
+    }
+    let named = &document.headers.0;
+    if named.len() > RESPOND_HEADERS_MAX {
+        let message = format!(
+            "expected at most {RESPOND_HEADERS_MAX} headers, found {}",
+            named.len()
+        );
+        return Err(ConfigError::new(format!("{path}.headers"), message));
+    }
+    let mut headers: Vec<(Box<[u8]>, Template)> = Vec::with_capacity(named.len());
+    for (name, text) in named {
+        let path = format!("{path}.headers.{name}");
+        let lower = header_name(&path, name, &NOT_SETTABLE)?;
+        if headers.iter().any(|(known, _)| *known == lower) {
+            return Err(ConfigError::new(path, "this header is there twice"));
+        }
+        let template = Template::parse(text).map_err(|message| ConfigError::new(path, message))?;
+        headers.push((lower, template));
+    }
+    Ok(Action::Respond(Box::new(Respond {
+        status,
+        headers,
+        body: body.into_bytes().into(),
+    })))
+}
+
+fn rewrite(path: &str, document: &RewriteDocument, case: Case) -> Result<Rewrite, ConfigError> {
+    let wrong = |key: &str, message: String| ConfigError::new(format!("{path}.{key}"), message);
+    match (&document.prefix, &document.regex) {
+        (Some(prefix), None) => {
+            let prefix = rooted(prefix).map_err(|message| wrong("prefix", message))?;
+            let to = rooted(&document.to).map_err(|message| wrong("to", message))?;
+            Ok(Rewrite::prefix(prefix, to, case))
+        }
+        (None, Some(text)) => {
+            let regex = regex(text, case).map_err(|message| wrong("regex", message))?;
+            Rewrite::regex(regex, &document.to).map_err(|message| wrong("to", message))
+        }
+        _ => Err(ConfigError::new(
+            path,
+            "expected either `prefix` or `regex`: what `to` takes the place of",
+        )),
+    }
+}
+
+fn route_limits(
+    path: &str,
+    document: &RouteDocument,
+    action: &Action,
+    limits: &[&str],
+) -> Result<Vec<usize>, ConfigError> {
+    let Some(OneOrMany(names)) = &document.limit else {
         return Ok(Vec::new());
     };
-    if texts.is_empty() || texts.len() > MATCH_VALUES_MAX {
+    if matches!(action, Action::Deny { .. }) {
+        let message = "a route that denies every request has nothing to limit";
+        return Err(ConfigError::new(path, message));
+    }
+    if names.is_empty() || names.len() > ROUTE_LIMITS_MAX {
         let message = format!(
-            "expected 1 to {MATCH_VALUES_MAX} values, found {}",
-            texts.len()
+            "expected 1 to {ROUTE_LIMITS_MAX} names, found {}",
+            names.len()
         );
-        return Err(ConfigError::new(format!("{path}.{key}"), message));
+        return Err(ConfigError::new(path, message));
     }
-    let read_one = |(index, text): (usize, &String)| {
-        read(text).map_err(|message| {
-            let place = if texts.len() == 1 {
-                String::new()
-            } else {
-                format!("[{index}]")
-            };
-            ConfigError::new(format!("{path}.{key}{place}"), message)
-        })
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        let index = limits.iter().position(|known| known == name);
+        let Some(index) = index else {
+            let hint = nearest(name, limits.iter().copied());
+            let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+            let message = format!("no limit is named `{}`{hint}", shortened(name));
+            return Err(ConfigError::new(path, message));
+        };
+        if found.contains(&index) {
+            let message = format!("`{name}` is there twice");
+            return Err(ConfigError::new(path, message));
+        }
+        found.push(index);
+    }
+    Ok(found)
+}
+
+/// What becomes of a request, as people say it.
+fn action_in_words(document: &RouteDocument) -> String {
+    let mut said = match document {
+        RouteDocument {
+            pool: Some(pool), ..
+        } => format!("pool {pool}"),
+        RouteDocument {
+            redirect: Some(redirect),
+            ..
+        } => format!(
+            "redirect {} {}",
+            redirect.status.unwrap_or(302),
+            shortened(&redirect.location)
+        ),
+        RouteDocument {
+            respond: Some(respond),
+            ..
+        } => format!("respond {}", respond.status.unwrap_or(200)),
+        RouteDocument {
+            deny: Some(DenyDocument::Status(status)),
+            ..
+        } => format!("deny {status}"),
+        _ => "deny 403".to_owned(),
     };
-    texts.iter().enumerate().map(read_one).collect()
-}
-
-fn host(text: &str) -> Result<HostPattern, String> {
-    let lower = text.trim_end_matches('.').to_ascii_lowercase();
-    let (name, any_label) = match lower.strip_prefix("*.") {
-        Some(rest) => (rest, true),
-        None => (lower.as_str(), false),
-    };
-    let bracketed = name.starts_with('[') && name.ends_with(']') && !any_label;
-    if name.contains(':') && !bracketed {
-        return Err(format!(
-            "hosts are compared without port: expected a host name, found `{}`",
-            shortened(text)
-        ));
+    if let Some(rewrite) = &document.rewrite {
+        let from = rewrite.prefix.as_ref().or(rewrite.regex.as_ref());
+        let from = from.map_or(String::new(), |from| shortened(from));
+        said.push_str(&format!(", {from} rewritten to {}", shortened(&rewrite.to)));
     }
-    let plain = |byte: u8| {
-        byte.is_ascii_alphanumeric()
-            || b"-._".contains(&byte)
-            || (bracketed && b"[]:".contains(&byte))
-    };
-    if name.is_empty() || !name.bytes().all(plain) || name.starts_with('.') {
-        return Err(format!(
-            "expected a host name such as www.example.org or *.example.org, found `{}`",
-            shortened(text)
-        ));
+    if let Some(OneOrMany(limits)) = &document.limit {
+        said.push_str(&format!(", limit {}", limits.join(" and ")));
     }
-    let name = name.as_bytes().into();
-    Ok(if any_label {
-        HostPattern::Below(name)
-    } else {
-        HostPattern::Exactly(name)
-    })
-}
-
-fn method(text: &str) -> Result<Box<[u8]>, String> {
-    if text.is_empty()
-        || !text
-            .bytes()
-            .all(|byte| byte.is_ascii_uppercase() || byte == b'-')
-    {
-        return Err(format!(
-            "expected a method in capitals such as GET, found `{}`",
-            shortened(text)
-        ));
-    }
-    Ok(text.as_bytes().into())
-}
-
-fn rooted(text: &str) -> Result<Box<[u8]>, String> {
-    if !text.starts_with('/') || text.contains(['?', '#']) {
-        return Err(format!(
-            "expected a path that begins with `/` and has no query, found `{}`",
-            shortened(text)
-        ));
-    }
-    Ok(text.as_bytes().into())
-}
-
-fn suffix(text: &str) -> Result<Box<[u8]>, String> {
-    if text.is_empty() || text.contains(['?', '#']) {
-        return Err(format!(
-            "expected the end of a path, without query, found `{}`",
-            shortened(text)
-        ));
-    }
-    Ok(text.as_bytes().into())
-}
-
-fn regex(text: &str) -> Result<Regex, String> {
-    RegexBuilder::new(text)
-        .size_limit(REGEX_BYTES_MAX)
-        .build()
-        .map_err(|error| {
-            format!(
-                "expected a regular expression, found `{}`: {error}",
-                shortened(text)
-            )
-        })
-}
-
-/// A match as people say it.
-fn in_words(document: &MatchDocument) -> String {
-    let list = |texts: &Option<OneOrMany>, before: &str, after: &str| -> Vec<String> {
-        texts
-            .iter()
-            .flat_map(|texts| &texts.0)
-            .map(|text| format!("{before}{}{after}", shortened(text)))
-            .collect()
-    };
-    let mut paths = list(&document.path, "", "");
-    paths.extend(list(&document.path_prefix, "", "*"));
-    paths.extend(list(&document.path_suffix, "*", ""));
-    paths.extend(list(&document.path_regex, "~", ""));
-    let kinds = [
-        ("host", list(&document.host, "", "")),
-        ("path", paths),
-        ("method", list(&document.method, "", "")),
-    ];
-    let kinds = kinds.iter().filter(|(_, values)| !values.is_empty());
-    kinds
-        .map(|(kind, values)| format!("{kind} {}", values.join(" or ")))
-        .collect::<Vec<_>>()
-        .join(", ")
+    said
 }

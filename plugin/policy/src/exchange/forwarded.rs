@@ -17,7 +17,8 @@ pub(super) enum Peer {
 }
 
 /// Headers that tell of the client or of what it asked for, besides `x-forwarded-*`.
-const TELLING: [&[u8]; 8] = [
+const TELLING: [&[u8]; 9] = [
+    b"x-request-id",
     b"forwarded",
     b"x-real-ip",
     b"x-client-ip",

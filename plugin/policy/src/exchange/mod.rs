@@ -7,23 +7,40 @@
 //!            Exchange::begun ──▶ answered(n) ──▶ finish      in flight on entry 1, then on entry n; charged; exactly once
 //! ```
 
+mod action;
 mod decision;
 mod edits;
+mod explain;
 mod forwarded;
 mod hash_key;
+mod header_rules;
 mod lifetime;
+mod noted;
 mod pairs;
+mod reply;
+mod rewrite;
+mod steps;
+mod telling;
 mod template;
 
 #[cfg(test)]
+mod action_tests;
+#[cfg(test)]
+mod telling_tests;
+#[cfg(test)]
 mod tests;
 
-pub use decision::{Decided, Decision, Explain, Head, Policy};
+pub use action::{Action, Respond, RouteRule};
+pub use decision::{Answered, Decided, Decision, Explain, Head, Policy, Surroundings};
 pub use edits::{Edit, Edits};
 pub use hash_key::HashKey;
+pub use header_rules::HeaderRules;
 pub use lifetime::{Answer, Exchange, LastAttempt};
 pub use pairs::Pairs;
-pub use template::{HeaderTemplates, Template};
+pub use reply::Reply;
+pub use rewrite::Rewrite;
+pub use telling::{SendsForwarded, Telling};
+pub use template::Template;
 
 /// Whether `name`, lower-case, may be the name of a header (RFC 9110 section 5.6.2).
 pub fn is_header_name(name: &str) -> bool {

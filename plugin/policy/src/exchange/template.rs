@@ -1,4 +1,19 @@
-//! Values of headers with variables: `$client_ip $remote_addr $host $scheme $request_id`; `$$` is a dollar sign.
+//! Values with variables, for headers and locations.
+//!
+//! ```text
+//!   $client_ip     the client's address, after the proxies that are trusted
+//!   $remote_addr   the peer's address
+//!   $host          the host, lower-case, without port
+//!   $scheme        http or https
+//!   $method
+//!   $uri           the path in its normal form, with its query
+//!   $path          the path in its normal form
+//!   $query         the query as received, without question mark
+//!   $request_id    the request's id
+//!   $$             a dollar sign
+//! ```
+//!
+//! What a request does not have is empty.
 
 use std::net::IpAddr;
 
@@ -6,12 +21,6 @@ use crate::client_ip::write_ip;
 use crate::config::nearest;
 use crate::random::Sequence;
 use crate::routing::without_port;
-
-/// Headers to set in requests, by lower-case name.
-#[derive(Debug, Clone, Default)]
-pub struct HeaderTemplates {
-    templates: Vec<(Box<[u8]>, Template)>,
-}
 
 /// A value with variables; an empty one removes the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,56 +40,38 @@ enum Variable {
     RemoteAddr,
     Host,
     Scheme,
+    Method,
+    Uri,
+    Path,
+    Query,
     RequestId,
 }
 
-const VARIABLES: [(&str, Variable); 5] = [
+const VARIABLES: [(&str, Variable); 9] = [
     ("client_ip", Variable::ClientIp),
     ("remote_addr", Variable::RemoteAddr),
     ("host", Variable::Host),
     ("scheme", Variable::Scheme),
+    ("method", Variable::Method),
+    ("uri", Variable::Uri),
+    ("path", Variable::Path),
+    ("query", Variable::Query),
     ("request_id", Variable::RequestId),
 ];
 
 /// What variables stand for in one request.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Values<'a> {
     pub(super) client: Option<IpAddr>,
     pub(super) peer: Option<IpAddr>,
     pub(super) host: &'a [u8],
     pub(super) scheme: &'a [u8],
-    /// The request's `x-request-id`.
-    pub(super) request_id: Option<&'a [u8]>,
-    /// The one that was made because there was none: the same wherever it is used.
-    pub(super) made_request_id: Option<[u8; 32]>,
-}
-
-impl HeaderTemplates {
-    pub fn new(templates: Vec<(Box<[u8]>, Template)>) -> Self {
-        Self { templates }
-    }
-
-    /// Whether `name` is among them.
-    pub(super) fn names(&self, name: &[u8]) -> bool {
-        self.templates.iter().any(|(known, _)| **known == *name)
-    }
-
-    /// Whether any header is removed.
-    pub(super) fn removes(&self) -> bool {
-        self.templates.iter().any(|(_, value)| value.is_empty())
-    }
-
-    /// Whether `name` is removed.
-    pub(super) fn removes_header(&self, name: &[u8]) -> bool {
-        self.templates
-            .iter()
-            .any(|(known, value)| **known == *name && value.is_empty())
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Template)> {
-        self.templates
-            .iter()
-            .map(|(name, template)| (&**name, template))
-    }
+    pub(super) method: &'a [u8],
+    /// In its normal form, with the query.
+    pub(super) target: &'a [u8],
+    pub(super) path: &'a [u8],
+    pub(super) query: &'a [u8],
+    pub(super) request_id: &'a [u8],
 }
 
 impl Template {
@@ -128,7 +119,7 @@ impl Template {
         Ok(Self { parts })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
@@ -140,38 +131,47 @@ impl Template {
     /// Appends the value.
     pub(super) fn write(&self, values: &Values<'_>, out: &mut Vec<u8>) {
         for part in &self.parts {
-            match part {
-                Part::Text(text) => out.extend_from_slice(text),
-                Part::Variable(Variable::ClientIp) => {
-                    values.client.into_iter().for_each(|ip| write_ip(ip, out))
+            let variable = match part {
+                Part::Text(text) => {
+                    out.extend_from_slice(text);
+                    continue;
                 }
-                Part::Variable(Variable::RemoteAddr) => {
-                    values.peer.into_iter().for_each(|ip| write_ip(ip, out))
-                }
-                Part::Variable(Variable::Host) => {
+                Part::Variable(variable) => variable,
+            };
+            match variable {
+                Variable::ClientIp => values.client.into_iter().for_each(|ip| write_ip(ip, out)),
+                Variable::RemoteAddr => values.peer.into_iter().for_each(|ip| write_ip(ip, out)),
+                Variable::Host => {
                     out.extend(without_port(values.host).iter().map(u8::to_ascii_lowercase));
                 }
-                Part::Variable(Variable::Scheme) => out.extend_from_slice(values.scheme),
-                Part::Variable(Variable::RequestId) => {
-                    let made = values.made_request_id.as_ref().map(<[u8; 32]>::as_slice);
-                    out.extend_from_slice(values.request_id.or(made).unwrap_or_default());
-                }
+                Variable::Scheme => out.extend_from_slice(values.scheme),
+                Variable::Method => out.extend_from_slice(values.method),
+                Variable::Uri => out.extend_from_slice(values.target),
+                Variable::Path => out.extend_from_slice(values.path),
+                Variable::Query => out.extend_from_slice(values.query),
+                Variable::RequestId => out.extend_from_slice(values.request_id),
             }
         }
     }
 }
 
+/// Bytes of a request id.
+pub(super) const REQUEST_ID_BYTES: usize = 32;
+
 /// A request id of 32 hexadecimal digits, as nginx makes them.
-pub(super) fn make_request_id(random: &mut Sequence) -> [u8; 32] {
-    let number = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
-    std::array::from_fn(|index| {
-        let digit = u8::try_from(number >> (4 * (31 - index)) & 15).unwrap_or(0);
-        if digit < 10 {
-            b'0' + digit
-        } else {
-            b'a' + digit - 10
+pub(super) fn make_request_id(random: &mut Sequence) -> [u8; REQUEST_ID_BYTES] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut id = [b'0'; REQUEST_ID_BYTES];
+    let numbers = [random.next_u64(), random.next_u64()];
+    for (half, number) in id.chunks_exact_mut(16).zip(numbers) {
+        let bytes = number.to_be_bytes();
+        for (pair, byte) in half.chunks_exact_mut(2).zip(bytes) {
+            let digits = [byte >> 4, byte & 15]
+                .map(|value| DIGITS.get(usize::from(value)).copied().unwrap_or(b'0'));
+            pair.copy_from_slice(&digits);
         }
-    })
+    }
+    id
 }
 
 fn push_text(parts: &mut Vec<Part>, text: &str) {
@@ -202,8 +202,11 @@ mod tests {
             peer: "10.0.0.1".parse().ok(),
             host: b"WWW.example.org:8080",
             scheme: b"https",
-            request_id: None,
-            made_request_id: Some(make_request_id(&mut Sequence::new(1))),
+            method: b"GET",
+            target: b"/a/b?c=d",
+            path: b"/a/b",
+            query: b"c=d",
+            request_id: &make_request_id(&mut Sequence::new(1)),
         };
         let mut out = Vec::new();
         Template::parse(text).unwrap().write(&values, &mut out);
@@ -218,6 +221,7 @@ mod tests {
             "for=192.0.2.7;by=10.0.0.1",
         );
         check("$scheme://$host/", "https://www.example.org/");
+        check("$method $path $query $uri", "GET /a/b c=d /a/b?c=d");
         check("5 $$", "5 $");
         check("$$$host", "$www.example.org");
         check("a$$b", "a$b");

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::balance::Facts;
 use crate::config::{Config, Document};
+use crate::limits::{Admission, Admitted, Wanted};
 use crate::random::Sequence;
 use crate::upstream::{Chosen, InFlight, Pool, SharedData, Slots, Written};
 
-fn policy(document: Value) -> Policy {
+pub(super) fn policy(document: Value) -> Policy {
     let config = Config::from_document(&Document::from_value(document).unwrap()).unwrap();
     Policy::new(&config, &mut InFlight::default(), 0)
 }
@@ -19,14 +20,14 @@ fn servers() -> Value {
     json!([{"address": "10.0.0.1:80", "id": "a"}, {"address": "10.0.0.2:80", "id": "b"}, {"address": "10.0.0.3:80", "id": "c"}])
 }
 
-fn shop() -> Value {
+pub(super) fn shop() -> Value {
     json!({
         "routes": [{"match": {"path_prefix": "/off"}, "pool": "off"}, {"match": {"host": "shop.example"}, "pool": "shop"}],
         "pools": {"shop": {"servers": servers()}, "off": {"servers": [{"address": "10.0.0.9:80", "down": true}]}},
     })
 }
 
-type Pair = (&'static str, &'static [u8]);
+pub(super) type Pair = (&'static str, &'static [u8]);
 const HEAD: [Pair; 4] = [
     (":authority", b"shop.example"),
     (":path", b"/x"),
@@ -34,22 +35,43 @@ const HEAD: [Pair; 4] = [
     (":scheme", b"http"),
 ];
 
-/// Decides about a request with these headers beside the usual ones; returns the changes as lines.
-fn choose(pool: &mut Pool, facts: &Facts<'_>, random: &mut Sequence) -> Chosen {
-    let choices = pool.choose(facts, random);
-    if choices.is_empty() {
-        Chosen::Nobody
-    } else {
-        Chosen::Servers(choices)
+/// A VM alone, in which everything is admitted.
+pub(super) struct Alone;
+
+impl Surroundings for Alone {
+    fn admit(&mut self, _wanted: &[Wanted<'_>], _random: &mut Sequence) -> Admitted {
+        Admitted::Yes(Vec::new())
+    }
+
+    fn choose(&mut self, pool: &mut Pool, facts: &Facts<'_>, random: &mut Sequence) -> Chosen {
+        let choices = pool.choose(facts, random);
+        if choices.is_empty() {
+            Chosen::Nobody
+        } else {
+            Chosen::Servers(choices)
+        }
     }
 }
 
-fn decide(policy: &mut Policy, peer: &str, headers: &[Pair]) -> (Decided, Vec<String>) {
-    decide_by(choose, policy, peer, headers)
+/// Ids that were made are all alike.
+fn without_made_id(line: String) -> String {
+    match line.split_once(": ") {
+        Some((name @ ("x-request-id" | "x-id"), id))
+            if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+        {
+            format!("{name}: made")
+        }
+        _ => line,
+    }
 }
 
-fn decide_by(
-    choose: impl FnOnce(&mut Pool, &Facts<'_>, &mut Sequence) -> Chosen,
+/// Decides about a request with these headers beside the usual ones; returns the changes as lines.
+pub(super) fn decide(policy: &mut Policy, peer: &str, headers: &[Pair]) -> (Decided, Vec<String>) {
+    decide_in(&mut Alone, policy, peer, headers)
+}
+
+fn decide_in(
+    around: &mut impl Surroundings,
     policy: &mut Policy,
     peer: &str,
     headers: &[Pair],
@@ -62,17 +84,28 @@ fn decide_by(
         .collect();
     let head = Head {
         peer: peer.parse().ok(),
+        tcp_peer: None,
         pairs: pairs.iter().copied(),
     };
     let mut edits = Edits::default();
     edits.set(b"left", b"over");
-    let decided = policy.decide(&head, &mut Sequence::new(1), &mut edits, choose);
+    let decided = policy.decide(
+        &head,
+        &mut Sequence::new(1),
+        &mut edits,
+        Admission::Ask,
+        around,
+    );
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let line = |edit: Edit<'_>| match edit {
         Edit::Set { name, value } => format!("{}: {}", text(name), text(value)),
+        Edit::Add { name, value } => format!("{} added: {}", text(name), text(value)),
         Edit::Remove { name } => format!("{} removed", text(name)),
     };
-    (decided, edits.iter().map(line).collect())
+    (
+        decided,
+        edits.iter().map(line).map(without_made_id).collect(),
+    )
 }
 
 const STEERED: [&str; 4] = [
@@ -83,7 +116,7 @@ const STEERED: [&str; 4] = [
 ];
 
 #[track_caller]
-fn check(document: Value, peer: &str, headers: &[Pair], expected: &[&str]) {
+pub(super) fn check(document: Value, peer: &str, headers: &[Pair], expected: &[&str]) {
     let (decided, lines) = decide(&mut policy(document), peer, headers);
     assert!(
         matches!(decided.decision, Decision::Steered { .. }),
@@ -110,25 +143,33 @@ fn a_strangers_word_goes_no_further() {
         ("x-other", b"\xff\xfe"),
     ];
     let expected = [
-        "x-forwarded-host removed",
         "forwarded removed",
         "x_real_ip removed",
         "proxy removed",
         "x-real-ip: 192.0.2.1",
         "x-forwarded-for: 192.0.2.1",
         "x-forwarded-proto: http",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 80",
+        "x-request-id: made",
     ];
     check(shop(), "192.0.2.1:4711", &headers, &expected);
     let expected = [
         "x-real-ip: 192.0.2.1",
         "x-forwarded-for: 192.0.2.1",
         "x-forwarded-proto: http",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 80",
+        "x-request-id: made",
     ];
     check(shop(), "[::ffff:192.0.2.1]:4711", &[], &expected);
     let expected = [
         "x-real-ip: 2001:db8::1",
         "x-forwarded-for: 2001:db8::1",
         "x-forwarded-proto: https",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 443",
+        "x-request-id: made",
     ];
     check(
         shop(),
@@ -138,8 +179,10 @@ fn a_strangers_word_goes_no_further() {
     );
     let expected = [
         "x-real-ip removed",
-        "x-forwarded-for removed",
         "x-forwarded-proto: http",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 80",
+        "x-request-id: made",
     ];
     check(
         shop(),
@@ -153,13 +196,15 @@ fn a_strangers_word_goes_no_further() {
 fn a_trusted_peer_is_believed_and_the_hop_that_was_there_is_appended() {
     let mut document = shop();
     document["real_ip"] = json!({"trusted": "10.0.0.0/8"});
-    let headers: [Pair; 6] = [
+    let headers: [Pair; 8] = [
         ("x-forwarded-for", b"6.6.6.6"),
         ("x-forwarded-for", b"1.1.1.1, 10.0.0.5"),
         ("x-forwarded-proto", b"https"),
         ("x-forwarded-host", b"www.example.org"),
         ("x_forwarded_for", b"7.7.7.7"),
         ("x-real-ip", b"8.8.8.8"),
+        ("x-request-id", b"abc"),
+        ("x-forwarded-port", b"8443"),
     ];
     let expected = [
         "x_forwarded_for removed",
@@ -172,6 +217,9 @@ fn a_trusted_peer_is_believed_and_the_hop_that_was_there_is_appended() {
         "x-real-ip: 1.2.3.4",
         "x-forwarded-for: 10.0.0.7",
         "x-forwarded-proto: http",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 80",
+        "x-request-id: made",
     ];
     check(
         document.clone(),
@@ -184,6 +232,9 @@ fn a_trusted_peer_is_believed_and_the_hop_that_was_there_is_appended() {
         "x-real-ip: 192.0.2.1",
         "x-forwarded-for: 192.0.2.1",
         "x-forwarded-proto: http",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 80",
+        "x-request-id: made",
     ];
     check(
         document,
@@ -199,26 +250,32 @@ fn configured_headers_come_over_the_defaults() {
     document["request_headers"] = json!({"set": {
         "X-Real-IP": "$client_ip", "X-Forwarded-For": "", "X-Id": "$request_id", "X-Gone": "", "Host": "inner", "Forwarded": "host=$host",
     }});
-    let headers: [Pair; 2] = [("x-gone", b"1"), ("x-request-id", b"abc")];
+    let headers: [Pair; 3] = [
+        ("x-gone", b"1"),
+        ("x-forwarded-for", b"6.6.6.6"),
+        ("x-request-id", b"abc"),
+    ];
     let expected = [
         "x-gone removed",
+        "x-forwarded-for removed",
         "x-forwarded-proto: http",
+        "x-forwarded-host: shop.example",
+        "x-forwarded-port: 80",
+        "x-request-id: made",
         "forwarded: host=shop.example",
         "host: inner",
-        "x-forwarded-for removed",
-        "x-id: abc",
+        "x-id: made",
         "x-real-ip: 192.0.2.1",
     ];
     check(document.clone(), "192.0.2.1:1", &headers, &expected);
-    let (_, lines) = decide(&mut policy(document), "192.0.2.1:1", &[]);
-    let id = lines
-        .iter()
-        .find_map(|line| line.strip_prefix("x-id: "))
-        .unwrap();
+    let (_, lines) = decide(&mut policy(document.clone()), "192.0.2.1:1", &[]);
     assert!(
-        id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        "{id}"
+        !lines.iter().any(|line| line.contains("removed")),
+        "{lines:?}"
     );
+    document["real_ip"] = json!({"trusted": "192.0.2.1"});
+    let (_, lines) = decide(&mut policy(document), "192.0.2.1:1", &headers);
+    assert!(lines.contains(&"x-id: abc".to_owned()), "{lines:?}");
 }
 
 #[test]
@@ -286,12 +343,24 @@ fn the_key_of_a_pool_says_the_server() {
     assert_eq!(without_key.len(), 3, "no key: by turns, {without_key:?}");
 }
 
+/// A VM whose host chooses.
+struct HostChooses;
+
+impl Surroundings for HostChooses {
+    fn admit(&mut self, _wanted: &[Wanted<'_>], _random: &mut Sequence) -> Admitted {
+        Admitted::Yes(Vec::new())
+    }
+
+    fn choose(&mut self, _: &mut Pool, _: &Facts<'_>, _: &mut Sequence) -> Chosen {
+        Chosen::ByHost
+    }
+}
+
 #[test]
 fn where_the_host_chooses_no_server_is_named_and_a_clients_word_is_none() {
     let mut policy = policy(shop());
     let headers: [Pair; 1] = [("x-gateway-destination-endpoint", b"10.0.0.3:80")];
-    let by_host = |_: &mut Pool, _: &Facts<'_>, _: &mut Sequence| Chosen::ByHost;
-    let (decided, lines) = decide_by(by_host, &mut policy, "192.0.2.1:1", &headers);
+    let (decided, lines) = decide_in(&mut HostChooses, &mut policy, "192.0.2.1:1", &headers);
     assert_eq!(decided.decision, Decision::Routed { pool: 1 });
     let named = |line: &String| line.starts_with("x-gateway-destination-endpoint");
     let named: Vec<_> = lines.iter().filter(|line| named(line)).collect();
@@ -318,11 +387,18 @@ fn requests_without_route_or_server_are_not_steered() {
     let mut edits = Edits::default();
     let head = Head {
         peer: None,
+        tcp_peer: None,
         pairs: std::iter::empty(),
     };
     assert_eq!(
         policy
-            .decide(&head, &mut Sequence::new(1), &mut edits, choose)
+            .decide(
+                &head,
+                &mut Sequence::new(1),
+                &mut edits,
+                Admission::Ask,
+                &mut Alone
+            )
             .decision,
         Decision::NoRoute
     );

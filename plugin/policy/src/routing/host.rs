@@ -1,7 +1,8 @@
-//! Hosts of routes: exact names, and everything below a name. Without port and trailing dot, case apart.
+//! Hosts of routes: exact names, everything below a name, and regular expressions. Without port and trailing dot, case apart.
 
 use super::Route;
 use super::prefix_index::{PrefixTable, SortedTable};
+use super::regex_index::{RegexIndex, TooLarge};
 use super::route_set::RouteSet;
 
 /// A host of a route, lower-case.
@@ -13,22 +14,44 @@ pub enum HostPattern {
     Below(Box<[u8]>),
 }
 
+/// Longest host that is given to regular expressions: more than the longest name (RFC 1035 section 2.3.4). A longer one matches none.
+const REGEX_HOST_BYTES_MAX: usize = 256;
+
+impl HostPattern {
+    /// Whether a host in lower case, without port and trailing dot, is of this pattern.
+    pub(super) fn matches(&self, host: &[u8]) -> bool {
+        match self {
+            Self::Exactly(name) => host == &**name,
+            Self::Below(name) => {
+                let below = host
+                    .strip_suffix(&**name)
+                    .and_then(|rest| rest.strip_suffix(b"."));
+                below.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(b"."))
+            }
+        }
+    }
+}
+
 /// Hosts and the routes that name them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HostIndex {
     exact: SortedTable,
     /// Keys are `.name` backwards: they begin the host read backwards.
     below: PrefixTable,
+    regexes: RegexIndex,
     any: RouteSet,
 }
 
 impl HostIndex {
-    pub(super) fn new(routes: &[Route]) -> Self {
+    pub(super) fn new(routes: &[Route]) -> Result<Self, TooLarge> {
         let (mut exact, mut below, mut any) = (Vec::new(), Vec::new(), RouteSet::default());
+        let mut regexes = Vec::new();
         for (index, route) in routes.iter().enumerate() {
-            if route.conditions.hosts.is_empty() {
+            if route.conditions.any_host() {
                 any.insert(index);
             }
+            let expressions = &route.conditions.host_regexes;
+            regexes.extend(expressions.iter().map(|regex| (regex, index)));
             for host in &route.conditions.hosts {
                 match host {
                     HostPattern::Exactly(name) => exact.push((name.clone(), index)),
@@ -45,11 +68,12 @@ impl HostIndex {
                 }
             }
         }
-        Self {
+        Ok(Self {
             exact: SortedTable::new(exact),
             below: PrefixTable::new(below),
+            regexes: RegexIndex::new(&regexes)?,
             any,
-        }
+        })
     }
 
     /// Leaves those candidates whose host condition holds.
@@ -67,6 +91,12 @@ impl HostIndex {
                 && let Some(routes) = self.below.beginning(backwards)
             {
                 holds.unite(routes, words);
+            }
+        }
+        if !self.regexes.is_empty() {
+            let host = without_port(host);
+            if host.len() <= REGEX_HOST_BYTES_MAX {
+                self.regexes.find(&host.to_ascii_lowercase(), &mut holds);
             }
         }
         candidates.intersect(&holds, words);

@@ -44,6 +44,15 @@ impl RouteSet {
             .for_each(|(word, other)| *word &= other);
     }
 
+    /// Takes the first route out of the set.
+    pub(super) fn take_first(&mut self, words: usize) -> Option<usize> {
+        let mut words = self.0.iter_mut().take(words).enumerate();
+        let (index, word) = words.find(|(_, word)| **word != 0)?;
+        let bit = word.trailing_zeros() as usize;
+        *word &= *word - 1;
+        Some(index * BITS + bit)
+    }
+
     /// The first route of both sets.
     pub(super) fn first_common(&self, other: &Self, words: usize) -> Option<usize> {
         let common = |(index, (left, right)): (usize, (&u64, &u64))| {
