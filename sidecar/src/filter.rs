@@ -43,11 +43,32 @@ pub(crate) struct FilterSource {
 }
 
 /// What a filter is configured with.
+#[derive(PartialEq, Eq)]
 pub(crate) enum Configuration {
     /// The same text for every listener: one plugin serves all.
-    Fixed(Vec<u8>),
+    Fixed(Arc<[u8]>),
     /// A text for each listener, by its configured address.
-    Listeners(Vec<(SocketAddr, Vec<u8>)>),
+    Listeners(Vec<(SocketAddr, Arc<[u8]>)>),
+}
+
+impl FilterSource {
+    /// Whether nothing of it has changed.
+    fn is_as(&self, before: &Self) -> bool {
+        self.vm_id == before.vm_id
+            && self.module == before.module
+            && self.configuration == before.configuration
+    }
+
+    /// The texts it is configured with, and for which listeners; `None`: for all.
+    fn texts(&self) -> Vec<(Option<SocketAddr>, &Arc<[u8]>)> {
+        match &self.configuration {
+            Configuration::Fixed(text) => vec![(None, text)],
+            Configuration::Listeners(texts) => {
+                let texts = texts.iter().map(|(bind, text)| (Some(*bind), text));
+                texts.collect()
+            }
+        }
+    }
 }
 
 /// The chains of one worker.
@@ -62,11 +83,17 @@ struct FilterVm {
     vm_id: String,
     module: Module,
     environment: Rc<VmEnvironment>,
-    /// By listener; one for all where the configuration is fixed.
-    plugins: Plugins,
+    plugins: Vec<Configured>,
 }
 
-type Plugins = Vec<(Option<SocketAddr>, Plugin)>;
+/// One plugin, and what it was configured with.
+#[derive(Clone)]
+struct Configured {
+    /// The listener it serves; `None`: all of them.
+    bind: Option<SocketAddr>,
+    text: Arc<[u8]>,
+    plugin: Plugin,
+}
 
 /// What becomes of running VMs.
 #[derive(Clone, Copy)]
@@ -130,8 +157,7 @@ impl FilterSet {
     /// These serve from now on: their plugins are ticked, and call servers of `active`. Whether all VMs still live.
     pub(crate) fn take_over(&self, active: &Rc<Active>) -> bool {
         for vm in &self.vms {
-            let plugins = vm.plugins.iter().map(|(_, plugin)| plugin.clone());
-            vm.environment.serve(active, plugins);
+            vm.serve(active);
         }
         self.vms.iter().all(|vm| vm.vm.failure().is_none())
     }
@@ -140,6 +166,16 @@ impl FilterSet {
     fn has(&self, other: &FilterVm) -> bool {
         let mut vms = self.vms.iter();
         vms.any(|vm| Rc::ptr_eq(&vm.environment, &other.environment))
+    }
+
+    /// Whether a plugin of another set's VM is one of its own, too.
+    fn serves_by(&self, other: &FilterVm, plugin: &Plugin) -> bool {
+        let vms = self.vms.iter();
+        let mut same = vms.filter(|vm| Rc::ptr_eq(&vm.environment, &other.environment));
+        same.any(|vm| {
+            let mut roots = vm.plugins.iter().map(|known| known.plugin.root_context());
+            roots.any(|root| root == plugin.root_context())
+        })
     }
 
     fn vm_that_lives(&self, number: usize) -> Option<&FilterVm> {
@@ -170,8 +206,11 @@ impl FilterSet {
             if !others.is_some_and(|others| others.has(vm)) {
                 vm.environment.retire();
             }
-            for (_, plugin) in &vm.plugins {
-                plugin.stop();
+            let goes_on = |configured: &Configured| {
+                others.is_some_and(|others| others.serves_by(vm, &configured.plugin))
+            };
+            for ended in vm.plugins.iter().filter(|plugin| !goes_on(plugin)) {
+                ended.plugin.stop();
             }
             vm.environment.forget_strangers();
         }
@@ -198,21 +237,29 @@ impl FilterVm {
         let handle: Rc<dyn Environment> = Rc::<VmEnvironment>::clone(&environment);
         let options = options(source, Some(Arc::new(waker)));
         let vm = Vm::new(&source.module, &worker.shared.process, options, handle)?;
-        let plugins = configure(&vm, source)?;
-        environment.serve(active, plugins.iter().map(|(_, plugin)| plugin.clone()));
-        environment.run(&vm);
-        Ok(Self {
+        let plugins = configure(&vm, source, &[])?;
+        let started = Self {
             vm,
             vm_id: source.vm_id.clone(),
             module: source.module.clone(),
             environment,
             plugins,
-        })
+        };
+        started.serve(active);
+        started.environment.run(&started.vm);
+        Ok(started)
+    }
+
+    /// Its plugins are ticked, and call servers of `active`.
+    fn serve(&self, active: &Rc<Active>) {
+        let plugins = self.plugins.iter();
+        let plugins = plugins.map(|configured| configured.plugin.clone());
+        self.environment.serve(active, plugins);
     }
 
     /// The same VM with the plugins of another configuration.
     fn configured_anew(&self, source: &FilterSource) -> Result<Self, StartError> {
-        let plugins = configure(&self.vm, source);
+        let plugins = configure(&self.vm, source, &self.plugins);
         if plugins.is_err() {
             self.environment.forget_strangers();
         }
@@ -225,8 +272,8 @@ impl FilterVm {
     fn plugin(&self, bind: SocketAddr) -> Option<Plugin> {
         self.plugins
             .iter()
-            .find(|(address, _)| address.is_none_or(|address| address == bind))
-            .map(|(_, plugin)| plugin.clone())
+            .find(|configured| configured.bind.is_none_or(|own| own == bind))
+            .map(|configured| configured.plugin.clone())
     }
 }
 
@@ -242,39 +289,52 @@ fn options(source: &FilterSource, queue_waker: Option<Arc<dyn QueueWaker>>) -> V
     }
 }
 
-/// Starts a filter's plugins; all of them, or none.
-fn configure(vm: &Vm, source: &FilterSource) -> Result<Plugins, StartError> {
-    let start = |text: &[u8]| vm.start_plugin(&source.name, &source.root_id, text);
-    match &source.configuration {
-        Configuration::Fixed(text) => Ok(vec![(None, start(text)?)]),
-        Configuration::Listeners(texts) => {
-            let mut plugins = Plugins::new();
-            for (bind, text) in texts {
-                match start(text) {
-                    Ok(plugin) => plugins.push((Some(*bind), plugin)),
-                    Err(error) => {
-                        plugins.iter().for_each(|(_, plugin)| plugin.stop());
-                        return Err(error);
-                    }
-                }
+/// Starts a filter's plugins, but for those that run with the same text for the same listener; all of them, or none.
+fn configure(
+    vm: &Vm,
+    source: &FilterSource,
+    running: &[Configured],
+) -> Result<Vec<Configured>, StartError> {
+    let (mut plugins, mut started) = (Vec::new(), Vec::new());
+    for (bind, text) in source.texts() {
+        let is_same = |known: &&Configured| known.bind == bind && known.text == *text;
+        if let Some(known) = running.iter().find(is_same) {
+            plugins.push(known.clone());
+            continue;
+        }
+        match vm.start_plugin(&source.name, &source.root_id, text) {
+            Ok(plugin) => {
+                started.push(plugin.clone());
+                let text = Arc::clone(text);
+                plugins.push(Configured { bind, text, plugin });
             }
-            Ok(plugins)
+            Err(error) => {
+                started.iter().for_each(Plugin::stop);
+                return Err(error);
+            }
         }
     }
+    Ok(plugins)
 }
 
-/// Configures filters in VMs that serve nobody and end at once: what they refuse, or do not survive, is found here.
+/// Configures filters in VMs that serve nobody and end at once: what they refuse, or do not survive, is found here. Those that are as
+/// `before` need no trial.
 ///
 /// # Errors
 /// Names the filter and what became of it.
-pub(crate) fn try_out(sources: &[FilterSource], process: &Process) -> Result<(), String> {
-    for source in sources {
+pub(crate) fn try_out(
+    sources: &[FilterSource],
+    before: &[FilterSource],
+    process: &Process,
+) -> Result<(), String> {
+    let is_new = |source: &&FilterSource| !before.iter().any(|before| source.is_as(before));
+    for source in sources.iter().filter(is_new) {
         let environment: Rc<dyn Environment> = Rc::new(Trial(source.name.clone()));
         Vm::new(&source.module, process, options(source, None), environment)
-            .and_then(|vm| configure(&vm, source))
+            .and_then(|vm| configure(&vm, source, &[]))
             .map_err(|error| format!("{}: {error}", source.label))?
             .iter()
-            .for_each(|(_, plugin)| plugin.stop());
+            .for_each(|configured| configured.plugin.stop());
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ impl Modules {
                 name,
                 label: format!("filter {}", filter.path.display()),
                 module,
-                configuration: Configuration::Fixed(filter.configuration.clone().into_bytes()),
+                configuration: Configuration::Fixed(filter.configuration.as_bytes().into()),
             });
         }
         let texts = config.listeners.iter().map(|listener| {
@@ -60,7 +60,9 @@ impl Modules {
             };
             (
                 listener.bind,
-                filter_configuration(&identity, &config.policy_json).into_bytes(),
+                filter_configuration(&identity, &config.policy_json)
+                    .into_bytes()
+                    .into(),
             )
         });
         sources.push(FilterSource {

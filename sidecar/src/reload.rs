@@ -73,7 +73,7 @@ async fn attempt(control: &mut Control, listening: &mut Vec<Listening>) -> Resul
         &shared.members.table(),
         Some(&previous),
     ));
-    try_out(&shared, &generation).await?;
+    try_out(&shared, &generation, &previous).await?;
     if let Err(reason) = prepare(control, &generation).await {
         for worker in &shared.workers {
             let _ = worker.commands.send(Command::Abandon);
@@ -151,9 +151,14 @@ async fn resolve_new(shared: &Arc<Shared>, config: &Config) -> Result<(), String
 }
 
 /// Filters refuse a configuration, or die of it, where that harms nobody, and where nobody waits for them meanwhile.
-async fn try_out(shared: &Arc<Shared>, generation: &Arc<Generation>) -> Result<(), String> {
+async fn try_out(
+    shared: &Arc<Shared>,
+    generation: &Arc<Generation>,
+    previous: &Arc<Generation>,
+) -> Result<(), String> {
     let (shared, generation) = (Arc::clone(shared), Arc::clone(generation));
-    let trial = move || filter::try_out(&generation.filters, &shared.process);
+    let previous = Arc::clone(previous);
+    let trial = move || filter::try_out(&generation.filters, &previous.filters, &shared.process);
     match tokio::task::spawn_blocking(trial).await {
         Ok(outcome) => outcome,
         Err(_) => Err("the new filters cannot be tried out".to_owned()),

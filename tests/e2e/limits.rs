@@ -249,7 +249,7 @@ fn all_places_are_free_after_a_storm(host: Host) {
         cluster = cluster.top(&guest.filters());
     }
     let pool = [("web", "max_conns: 4")];
-    let mut proxy = cluster
+    let proxy = cluster
         .pool("queue: {length: 100, timeout: 300ms}", &pool)
         .on(host);
     let load = Load::new(8)
@@ -273,8 +273,7 @@ fn all_places_are_free_after_a_storm(host: Host) {
             })
             .collect();
         if round % 4 == 1 && host == Host::Sidecar {
-            proxy.rewrite(|cluster| cluster.workers(2));
-            proxy.signal(rustix::process::Signal::HUP);
+            proxy.reload_changed();
         }
         load.during(Duration::from_millis(120));
         drop(gone);
@@ -301,13 +300,12 @@ fn all_places_are_free_after_a_storm(host: Host) {
 fn a_reload_forgets_nobody_who_waits() {
     let web = busy("web");
     let keys = "queue: {length: 10, timeout: 4s}";
-    let mut proxy = before(&web, 2, 1, keys, Host::Sidecar);
+    let proxy = before(&web, 2, 1, keys, Host::Sidecar);
     let held = ask(&proxy, "/?ms=2500");
     has(&web, 1);
     let line = [(); 4].map(|()| ask(&proxy, "/?ms=10"));
     waiting(&proxy, 4);
-    proxy.rewrite(|cluster| cluster);
-    proxy.signal(rustix::process::Signal::HUP);
+    proxy.reload_changed();
     for asked in line.into_iter().chain([held]) {
         let (response, time) = asked.join().unwrap();
         assert_eq!(response.status, 200);

@@ -16,12 +16,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than others need to take a VM for dead.
 const SEVERAL_TICKS: Duration = Duration::from_millis(2_500);
 
-/// Reloads the file as it is now, and waits until it is in force.
+/// Reloads with another policy, and waits until it is in force.
 #[track_caller]
 fn reload(proxy: &Proxy) {
+    in_force_after(proxy, Proxy::reload_changed);
+}
+
+#[track_caller]
+fn in_force_after(proxy: &Proxy, act: impl Fn(&Proxy)) {
     let generation = || proxy.admin_get("/api/state").json()["config"]["generation"].as_u64();
     let before = generation();
-    proxy.signal(Signal::HUP);
+    act(proxy);
     eventually("the new generation serves", PATIENCE, || {
         let now = generation();
         (now > before).then_some(()).ok_or(now)
@@ -295,4 +300,26 @@ fn a_filter_that_dies_of_its_new_configuration_does_so_where_nobody_is_served() 
     std::fs::write(&file, good).unwrap();
     reload(&proxy);
     assert_eq!(proxy.get("/?ms=0").status, 200);
+}
+
+#[test]
+fn a_filter_whose_configuration_is_the_same_goes_on() {
+    let web = nginx("web");
+    let proxy = Cluster::new()
+        .workers(2)
+        .server(&web)
+        .pool("", &[("web", "")])
+        .on(Host::Sidecar);
+    let configured = || metric(&proxy, "evenkeel_configurations_total");
+    eventually("both workers are configured", PATIENCE, || {
+        (configured() == Some(2)).then_some(()).ok_or(configured())
+    });
+    for _ in 0..3 {
+        in_force_after(&proxy, |proxy| proxy.signal(Signal::HUP));
+        assert_eq!(proxy.get("/").status, 200);
+    }
+    assert_eq!(configured(), Some(2));
+    reload(&proxy);
+    assert_eq!(proxy.get("/").status, 200);
+    assert_eq!(configured(), Some(4));
 }

@@ -80,8 +80,7 @@ fn a_server_that_was_down_gets_its_share_little_by_little(host: Host) {
             state["config"]["generation"].as_u64().unwrap()
         };
         let before = generation(&proxy);
-        proxy.rewrite(|cluster| cluster);
-        proxy.signal(Signal::HUP);
+        proxy.reload_changed();
         eventually("it is reloaded", PATIENCE, || match generation(&proxy) {
             same if same == before => Err(same),
             _ => Ok(()),

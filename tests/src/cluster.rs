@@ -312,6 +312,30 @@ impl Proxy {
         std::fs::write(self.directory.path().join("evenkeel.yaml"), text).unwrap();
     }
 
+    /// Reloads with a policy that differs, in a header that servers get: a filter whose configuration is the same is not started anew.
+    pub fn reload_changed(&self) {
+        const HEADER: &str = "X-Reloaded";
+        let path = self.directory.path().join("evenkeel.yaml");
+        let before = std::fs::read_to_string(&path).unwrap();
+        let count = before.split(HEADER).nth(1).map_or(0, |rest| {
+            let digits = rest.chars().filter(char::is_ascii_digit).take(3);
+            digits.collect::<String>().parse().unwrap_or(0)
+        });
+        let mut text = String::new();
+        for line in before.lines().filter(|line| !line.contains(HEADER)) {
+            text.push_str(line);
+            text.push('\n');
+            if line == "policy:" {
+                text.push_str(&format!(
+                    "  request_headers: {{set: {{{HEADER}: '{:03}'}}}}\n",
+                    (count + 1) % 1_000
+                ));
+            }
+        }
+        std::fs::write(path, text).unwrap();
+        self.signal(Signal::HUP);
+    }
+
     pub fn access_log_path(&self) -> PathBuf {
         self.directory.path().join("access.log")
     }

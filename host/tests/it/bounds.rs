@@ -92,7 +92,7 @@ fn what_a_guest_makes_the_host_keep_is_bounded() {
     ];
     check("messages", on_tick, 2_000, &messages);
     let metric = call("proxy_define_metric", &[0, 0x500, 12, 0x800]);
-    check("metrics", on_tick, 5_000, &[metric]);
+    check("metrics", on_tick, 20_000, &[metric]);
     let head = HEAD.len() as i64;
     let calls = [
         put(0x600, HEAD),
