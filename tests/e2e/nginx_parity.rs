@@ -275,7 +275,7 @@ fn target(draws: &mut Draws, pool: usize) -> String {
         "_",
         "+",
         "=",
-        "%2F",
+        "%2B",
         "longer-than-the-others",
     ];
     let mut target = format!("/p{pool}/{}", draws.below(1_000_000));
