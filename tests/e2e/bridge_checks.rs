@@ -180,7 +180,7 @@ fn a_pool_of_databases_is_checked_through_the_bridge() {
     std::fs::write(database.directory.path().join("pass"), "secret\n").unwrap();
     let pass = database.directory.path().join("pass");
     let health = format!(
-        "health: {{interval: 1s, timeout: 5s, rise: 1, fall: 2, mysql: {{user: evenkeel, password_file: '{}', query: 'SELECT @@global.read_only', equals: '0'}}}}",
+        "health: {{interval: 3s, timeout: 3s, rise: 1, fall: 2, mysql: {{user: evenkeel, password_file: '{}', query: 'SELECT @@global.read_only', equals: '0'}}}}",
         pass.display()
     );
     let cluster = Cluster::new()

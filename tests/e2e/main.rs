@@ -44,6 +44,7 @@ mod panic_below;
 mod parity;
 mod poison;
 mod proxy_protocol;
+mod real_ip_parity;
 mod refused;
 mod reload;
 mod reload_keeps;

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_tests::{Cluster, Host, Proxy, Server, both_hosts, eventually, nginx};
-use rustix::process::Signal;
 
 both_hosts!(a_server_that_was_down_gets_its_share_little_by_little);
 
@@ -37,7 +36,7 @@ fn a_server_that_was_down_gets_its_share_little_by_little(host: Host) {
     let (a, b) = (nginx("a"), nginx("b"));
     let keys = "health: {path: /health, interval: 200ms, timeout: 200ms, rise: 2, fall: 2}";
     let pool = [("a", "slow_start: 8s"), ("b", "")];
-    let mut proxy = Cluster::new()
+    let proxy = Cluster::new()
         .server(&a)
         .server(&b)
         .pool(keys, &pool)
