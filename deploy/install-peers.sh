@@ -103,7 +103,7 @@ main() {
 
     for row in "${COMMANDS[@]}"; do
         read -r command package needed_by <<<"$row"
-        command -v "$command" >/dev/null || missing+=("$command (package $package, for $needed_by)")
+        command -v "$command" >/dev/null || [[ -e $command ]] || missing+=("$command (package $package, for $needed_by)")
     done
     link_peer envoy "$ENVOY_WHEEL" --version || missing+=("envoy ($ENVOY_WHEEL from PyPI, for e2e,bench)")
     link_peer haproxy "$HAPROXY_WHEEL" -v || missing+=("haproxy ($HAPROXY_WHEEL from PyPI, or package haproxy; for bench)")
