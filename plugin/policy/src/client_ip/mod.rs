@@ -239,8 +239,9 @@ fn parse_token(token: &[u8]) -> Option<IpAddr> {
             )
         }
         None => {
-            let (host, port) = text.rsplit_once(':')?;
-            (host.parse().ok()?, port)
+            // Without brackets nobody can tell where an IPv6 address ends: nginx reads no port there.
+            let (host, port) = text.split_once(':')?;
+            (IpAddr::V4(host.parse().ok()?), port)
         }
     };
     let is_port = port.bytes().all(|byte| byte.is_ascii_digit())
