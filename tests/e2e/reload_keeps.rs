@@ -163,30 +163,8 @@ fn who_was_left_out_for_failures_stays_left_out() {
     assert_eq!(a.requests().len(), seen);
 }
 
-/// A metric of the filter; `None`: there is none yet.
-fn metric(proxy: &Proxy, suffix: &str) -> Option<u64> {
-    let text = proxy.admin_get("/metrics").text();
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let mut values = lines.filter_map(|line| line.rsplit_once(' '));
-    let (_, value) = values.find(|(name, _)| name.ends_with(suffix))?;
-    value.parse().ok()
-}
-
 const CHECKS: &str =
     "health: {path: /health, interval: 300ms, timeout: 250ms, rise: 2, fall: 2}; retries: 0";
-
-#[track_caller]
-fn until_up_is(proxy: &Proxy, id: &str, expected: u64) {
-    let suffix = format!("server_{id}_up");
-    eventually(
-        &format!("{suffix} is {expected}"),
-        PATIENCE,
-        || match metric(proxy, &suffix) {
-            Some(value) if value == expected => Ok(()),
-            other => Err(other),
-        },
-    );
-}
 
 #[test]
 fn who_is_down_stays_down_without_a_request_lost() {
@@ -194,9 +172,9 @@ fn who_is_down_stays_down_without_a_request_lost() {
     let pool = [("a", "max_fails: 0"), ("b", "max_fails: 0")];
     let cluster = Cluster::new().workers(2).server(&a).server(&b);
     let proxy = cluster.pool(CHECKS, &pool).on(Host::Sidecar);
-    until_up_is(&proxy, "a", 1);
+    proxy.until_up_is("a", 1);
     a.kill();
-    until_up_is(&proxy, "a", 0);
+    proxy.until_up_is("a", 0);
     eventually("both workers know", PATIENCE, || {
         let all_well = (0..16).all(|_| proxy.get("/name").status == 200);
         all_well.then_some(()).ok_or(())
@@ -214,7 +192,7 @@ fn who_is_down_stays_down_without_a_request_lost() {
     let told = lines.matches("pool web: server a is down: ").count();
     assert_eq!(told, 1, "{lines}");
     let _a = Nginx::start_at("a", a.address());
-    until_up_is(&proxy, "a", 1);
+    proxy.until_up_is("a", 1);
 }
 
 #[test]
@@ -226,7 +204,7 @@ fn a_slow_start_is_neither_begun_anew_nor_cut_short() {
     ];
     let cluster = Cluster::new().server(&a).server(&b);
     let proxy = cluster.pool(CHECKS, &pool).on(Host::Sidecar);
-    until_up_is(&proxy, "a", 1);
+    proxy.until_up_is("a", 1);
     // Who was never down starts with all of its weight, after a reload as before.
     let share = |proxy: &Proxy| {
         let names = proxy.sequence(200);
@@ -235,9 +213,9 @@ fn a_slow_start_is_neither_begun_anew_nor_cut_short() {
     reload(&proxy);
     assert_eq!(share(&proxy), 100);
     a.kill();
-    until_up_is(&proxy, "a", 0);
+    proxy.until_up_is("a", 0);
     let a = Nginx::start_at("a", a.address());
-    until_up_is(&proxy, "a", 1);
+    proxy.until_up_is("a", 1);
     let risen = Instant::now();
     eventually("it has a small share", PATIENCE, || {
         let share = share(&proxy);
@@ -290,10 +268,10 @@ fn a_filter_that_dies_of_its_new_configuration_does_so_where_nobody_is_served() 
     std::fs::write(&file, bad).unwrap();
     proxy.signal(Signal::HUP);
     eventually("the reload is refused", PATIENCE, || {
-        let failed = metric(&proxy, "evenkeel_reloads_failed_total");
+        let failed = proxy.metric("evenkeel_reloads_failed_total");
         (failed == Some(1)).then_some(()).ok_or(failed)
     });
-    assert_eq!(metric(&proxy, "evenkeel_filter_failures_total"), Some(0));
+    assert_eq!(proxy.metric("evenkeel_filter_failures_total"), Some(0));
     for held in held {
         assert_eq!(held.join().unwrap(), 200);
     }
@@ -310,7 +288,7 @@ fn a_filter_whose_configuration_is_the_same_goes_on() {
         .server(&web)
         .pool("", &[("web", "")])
         .on(Host::Sidecar);
-    let configured = || metric(&proxy, "evenkeel_configurations_total");
+    let configured = || proxy.metric("evenkeel_configurations_total");
     eventually("both workers are configured", PATIENCE, || {
         (configured() == Some(2)).then_some(()).ok_or(configured())
     });

@@ -13,6 +13,8 @@ use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use super::accept::canonical;
+
 /// Longest header of version 1, with its line end.
 const V1_BYTES_MAX: usize = 107;
 /// Longest header of version 2 that is read: the protocol allows 64 KiB, addresses and all its TLVs need a fraction of this.
@@ -209,11 +211,6 @@ fn checksum_field(header: &[u8]) -> std::ops::Range<usize> {
         at = end;
     }
     0..0
-}
-
-/// An IPv4 address within IPv6 is an IPv4 address.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]
