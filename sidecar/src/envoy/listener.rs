@@ -9,7 +9,7 @@ use evenkeel_policy::contract::{
     STEERING_HEADER, VM_ID,
 };
 
-use super::yaml::{address, indented, pretty_json, quoted, seconds};
+use super::yaml::{bind_address, indented, pretty_json, quoted, seconds};
 use super::{access_log, routes};
 use crate::config::{Accept, Config, ExtraFilter, Listener, ProxySenders};
 
@@ -41,7 +41,7 @@ pub(super) fn render(config: &Config, listener: &Listener, wasm: &Path) -> anyho
     let mut out = format!(
         "- name: {}\n  address: {}\n",
         quoted(&listener.name),
-        address(listener.bind)
+        bind_address(listener.bind)
     );
     if listener.accept == Accept::Balanced {
         out.push_str("  connection_balance_config: { exact_balance: {} }\n");

@@ -1,7 +1,7 @@
 //! The little YAML that is written here: quoted scalars, durations, addresses, indented blocks.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// A text as a double-quoted scalar: JSON's strings are YAML's.
@@ -44,6 +44,17 @@ pub(super) fn seconds(duration: Duration) -> String {
 /// An address as Envoy's flow mapping.
 pub(super) fn address(address: SocketAddr) -> String {
     host_address(&address.ip().to_string(), address.port())
+}
+
+/// The address of a listener. As in evenkeel, `[::]` takes IPv4 as well, which Envoy must be told.
+pub(super) fn bind_address(address: SocketAddr) -> String {
+    if address.ip() != Ipv6Addr::UNSPECIFIED {
+        return self::address(address);
+    }
+    format!(
+        "{{ socket_address: {{ address: \"::\", port_value: {}, ipv4_compat: true }} }}",
+        address.port()
+    )
 }
 
 /// The same of a name, or an address without brackets.

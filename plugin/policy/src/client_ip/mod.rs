@@ -343,6 +343,21 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_begins_with_a_separator_is_where_the_walk_ends() {
+        let walk = real_ip(AddressHeader::ForwardedFor, Walk::PastTrusted);
+        let rows: [(&[&[u8]], &str); 5] = [
+            (&[b"1.1.1.1", b" , 10.0.0.5"], "10.0.0.5"),
+            (&[b"1.1.1.1", b", 10.0.0.5"], "10.0.0.5"),
+            (&[b"1.1.1.1", b",, 10.0.0.5, 10.0.0.6"], "10.0.0.5"),
+            (&[b"1.1.1.1", b",10.0.0.5, 10.0.0.6"], "10.0.0.6"),
+            (&[b"1.1.1.1", b""], "10.0.0.1"),
+        ];
+        for (lines, expected) in rows {
+            check(&walk, "10.0.0.1", lines, expected);
+        }
+    }
+
+    #[test]
     fn a_very_long_list_ends_at_the_bound() {
         let line = b"10.0.0.9,".repeat(HOPS_MAX + 10);
         let text = [b"1.1.1.1,".as_slice(), &line].concat();
