@@ -251,7 +251,7 @@ fn stopping_waits_for_what_has_begun() {
 fn an_upgrade_becomes_a_tunnel() {
     let (server, _) = server(|mut stream, _| {
         read_head(&mut stream);
-        let head = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nfirst";
+        let head = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nfirst";
         stream.write_all(head).unwrap();
         let mut buffer = [0; 64];
         while let Ok(length @ 1..) = stream.read(&mut buffer) {
@@ -261,7 +261,9 @@ fn an_upgrade_becomes_a_tunnel() {
     let running = proxy(&[server], "");
     let mut stream = connect(&running);
     stream
-        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+        .write_all(
+            b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+        )
         .unwrap();
     assert!(read_head(&mut stream));
     let mut first = [0; 5];

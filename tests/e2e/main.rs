@@ -55,6 +55,8 @@ mod routes;
 mod shared_state;
 mod single_file;
 mod slow_start;
+mod smuggling;
+mod smuggling_http2;
 mod tls;
 mod traps;
 mod upgrade;

@@ -11,6 +11,7 @@
 //! | [`streams_for_ever`] | answers 200 with a body that never ends, a little at a time |
 //! | [`goes_stale`] | keeps a connection alive, then closes it when it is used again |
 //! | [`babbles`] | answers with something that is not HTTP |
+//! | [`overflows`] | says more than the framing of its answer allows: another answer, of 6 bytes, "stolen" |
 //! | [`unreachable`] | does not even answer the connection attempt |
 //! | [`Names`] | a resolver whose answers change when a test says so |
 //! | [`web_socket_echo`] | upgrades (a real WebSocket library), sends every message back |
@@ -28,6 +29,7 @@ use crate::ports;
 /// Longest life of a connection that a double holds.
 const HOLD: Duration = Duration::from_secs(150);
 const REQUESTS_KEPT_MAX: usize = 100_000;
+const BYTES_KEPT_MAX: usize = 64 << 20;
 
 /// A server with a fault.
 pub struct Double {
@@ -40,6 +42,7 @@ pub struct Double {
 struct Seen {
     connections: AtomicUsize,
     requests: Mutex<Vec<Vec<u8>>>,
+    bytes: Mutex<Vec<u8>>,
     stop: AtomicBool,
 }
 
@@ -47,6 +50,17 @@ impl Double {
     /// Every request received so far, head and body, byte for byte.
     pub fn requests(&self) -> Vec<Vec<u8>> {
         self.seen.requests.lock().unwrap().clone()
+    }
+
+    /// Every byte received so far, also of requests that were never whole.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.seen.bytes.lock().unwrap().clone()
+    }
+
+    /// As if nothing had been received.
+    pub fn forget(&self) {
+        self.seen.requests.lock().unwrap().clear();
+        self.seen.bytes.lock().unwrap().clear();
     }
 
     /// As text, odd bytes replaced.
@@ -161,6 +175,29 @@ pub fn babbles(name: &str) -> Double {
     })
 }
 
+/// Says more than the framing of its answer allows: another answer, of 6 bytes. Its name says how: `no-content`, `not-modified`, `too-long`
+/// (also for `HEAD`), `two-framings`.
+pub fn overflows(name: &str) -> Double {
+    start(name, |name, nth| {
+        if nth > 0 {
+            return (ok(name), Next::Request);
+        }
+        let head = match name {
+            "no-content" => "204 No Content\r\nContent-Length: 44",
+            "not-modified" => "304 Not Modified\r\nContent-Length: 44",
+            "two-framings" => {
+                "200 OK\r\nContent-Length: 49\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+            }
+            _ => "200 OK\r\nContent-Length: 0",
+        };
+        let more = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen";
+        (
+            format!("HTTP/1.1 {head}\r\n\r\n{more}").into_bytes(),
+            Next::Request,
+        )
+    })
+}
+
 fn ok(name: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{name}",
@@ -256,7 +293,13 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, seen: &Seen) -> Op
         let mut piece = [0; 65_536];
         match stream.read(&mut piece) {
             Ok(0) => return None,
-            Ok(read) => buffer.extend_from_slice(&piece[..read]),
+            Ok(read) => {
+                buffer.extend_from_slice(&piece[..read]);
+                let mut bytes = seen.bytes.lock().unwrap();
+                if bytes.len() < BYTES_KEPT_MAX {
+                    bytes.extend_from_slice(&piece[..read]);
+                }
+            }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 if seen.stop.load(Ordering::SeqCst) {
                     return None;
@@ -271,7 +314,7 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, seen: &Seen) -> Op
 fn request_length(bytes: &[u8]) -> Option<usize> {
     let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
-    if text.contains("transfer-encoding: chunked") {
+    if text.contains("\ntransfer-encoding: chunked") {
         let mut at = head;
         loop {
             let end = at + bytes.get(at..)?.windows(2).position(|two| two == b"\r\n")?;
@@ -290,7 +333,8 @@ fn request_length(bytes: &[u8]) -> Option<usize> {
         .lines()
         .find_map(|line| line.strip_prefix("content-length:"));
     let body: usize = length.map_or(Some(0), |length| length.trim().parse().ok())?;
-    (bytes.len() >= head + body).then_some(head + body)
+    let whole = head.checked_add(body)?;
+    (bytes.len() >= whole).then_some(whole)
 }
 
 /// An address whose connection attempts are neither taken nor refused: the queue of its socket is full.

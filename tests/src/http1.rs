@@ -307,6 +307,22 @@ impl Connection {
         }
     }
 
+    /// Says that nothing more will come, and reads what still comes from the other side until it closes.
+    pub fn finish(&mut self) -> io::Result<Vec<u8>> {
+        self.socket.shutdown(std::net::Shutdown::Write).ok();
+        loop {
+            match self.fill() {
+                Ok(0) => return Ok(std::mem::take(&mut self.read)),
+                Ok(_) => {}
+                // What it did not read makes its kernel say so.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    return Ok(std::mem::take(&mut self.read));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Whether the other side has closed, or does within `patience`; what it still sends is thrown away.
     pub fn is_closed_within(&mut self, patience: Duration) -> bool {
         self.patience(patience);

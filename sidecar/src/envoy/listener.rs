@@ -12,6 +12,7 @@ use evenkeel_policy::contract::{
 use super::yaml::{bind_address, indented, pretty_json, quoted, seconds};
 use super::{access_log, routes};
 use crate::config::{Accept, Config, ExtraFilter, Listener, ProxySenders};
+use crate::http::body::NO_TRAILERS;
 
 /// Headers by which a client could steer or retry, removed before any filter or route sees them.
 const NOBODY_MAY_SEND: [&str; 15] = [
@@ -145,6 +146,7 @@ local_reply_config:               # as the filter and evenkeel's own proxy say i
     out.push_str("route_config:\n");
     out.push_str(&indented(&routes::render(config), 2));
     out.push_str("http_filters:\n");
+    out.push_str(&legal_trailers());
     if config.limits.body_bytes > 0 {
         out.push_str(&body_limit(config.limits.body_bytes)?);
     }
@@ -202,6 +204,31 @@ fn restored_proto() -> String {
       - remove: {RECEIVED_PROTO}
 "
     )
+}
+
+/// Envoy passes trailers as they come.
+fn legal_trailers() -> String {
+    let mut out = "\
+# What no trailer may say: where a body ends, whose request it is (RFC 9110 section 6.5.1).
+- name: legal-trailers
+  typed_config:
+    \"@type\": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    mutations:
+      request_trailers_mutations:
+"
+    .to_owned();
+    for name in NO_TRAILERS.into_iter().chain(NOBODY_MAY_SEND) {
+        out.push_str(&format!("      - remove: {name}\n"));
+        if name.contains('-') {
+            out.push_str(&format!("      - remove: {}\n", name.replace('-', "_")));
+        }
+    }
+    for prefix in ["x-forwarded-", "x_forwarded_"] {
+        out.push_str(&format!(
+            "      - remove_on_match: {{ key_matcher: {{ prefix: {prefix} }} }}\n"
+        ));
+    }
+    out
 }
 
 /// Envoy has no limit for a body that streams by: its buffer filter holds the whole of it first.

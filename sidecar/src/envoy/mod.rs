@@ -69,6 +69,11 @@ pub fn render(config: &Config, wasm: &Path) -> anyhow::Result<String> {
             "policy.routes: behind the PROXY protocol Envoy tells nobody the socket's address: `of: tcp_peer` cannot be served there"
         );
     }
+    if config.policy.telling.rules.removes(b"x-forwarded-proto") {
+        anyhow::bail!(
+            "policy.request_headers: Envoy finds no route for a request without X-Forwarded-Proto: it cannot be removed there"
+        );
+    }
     bootstrap::render(config, wasm)
 }
 

@@ -57,12 +57,13 @@ fn the_file_is_yaml_and_the_filter_gets_the_policy_unchanged() {
     assert_eq!(
         names,
         [
+            "legal-trailers",
             "envoy.filters.http.buffer",
             "evenkeel",
             "envoy.filters.http.router"
         ]
     );
-    let text = filters[1]["typed_config"]["config"]["configuration"]["value"]
+    let text = filters[2]["typed_config"]["config"]["configuration"]["value"]
         .as_str()
         .unwrap();
     let given: Value = serde_json::from_str(text).unwrap();
@@ -158,6 +159,64 @@ fn every_pool_is_two_clusters_with_the_right_servers() {
             .iter()
             .all(|endpoint| endpoint["health_status"].is_null())
     );
+}
+
+/// What is said of the file with each of these in the place of what it has; nothing: it is rendered.
+#[track_caller]
+fn check_refusal(changes: &[(&str, &str)], said: &str) {
+    let mut file = FILE.to_owned();
+    for (what, with) in changes {
+        assert!(file.contains(what), "{what}");
+        file = file.replacen(what, with, 1);
+    }
+    let config = Config::parse(Path::new("evenkeel.yaml"), &file).unwrap();
+    let found = render(&config, Path::new("/w.wasm"));
+    let found = found.map_or_else(|error| error.to_string(), |_| String::new());
+    assert!(
+        found.starts_with(said) && found.is_empty() == said.is_empty(),
+        "{changes:?}: {found:?}"
+    );
+}
+
+#[test]
+fn rules_on_the_socket_are_refused_behind_the_proxy_protocol() {
+    let behind = (
+        "bind: 127.0.0.1:8080}",
+        "bind: 127.0.0.1:8080, proxy_protocol: {from: [10.0.0.0/8]}}",
+    );
+    let of =
+        |whose: &str| format!("{{path_prefix: /api, client: {{in: [10.0.0.0/8], of: {whose}}}}}");
+    let rule = "{path_prefix: /api}";
+    for (whose, said) in [
+        ("tcp_peer", "policy.routes: "),
+        ("peer", ""),
+        ("client", ""),
+    ] {
+        check_refusal(&[behind, (rule, &of(whose))], said);
+        check_refusal(&[(rule, &of(whose))], "");
+    }
+    // Under `not` it is a rule on the socket all the same.
+    let not = format!("{{not: {}}}", of("tcp_peer"));
+    check_refusal(&[behind, (rule, &not)], "policy.routes: ");
+}
+
+#[test]
+fn what_envoy_routes_by_cannot_be_removed() {
+    let set = "set: {X-Note";
+    for (with, said) in [
+        (
+            "remove: [x-forwarded-proto], set: {X-Note",
+            "policy.request_headers: ",
+        ),
+        (
+            "set: {X-Forwarded-Proto: '', X-Note",
+            "policy.request_headers: ",
+        ),
+        ("set: {X-Forwarded-Proto: https, X-Note", ""),
+        ("remove: [X-Forwarded-Host], set: {X-Note", ""),
+    ] {
+        check_refusal(&[(set, with)], said);
+    }
 }
 
 #[test]

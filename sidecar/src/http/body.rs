@@ -6,11 +6,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::http::exchange::{BodyState, Exchange, Guard, Waiting, flags};
 use crate::http::filtered::{self, Direction};
+use crate::http::head::is_steering;
 use crate::upstream::connection::Connection;
 
 /// Why a body ended before its end.
@@ -334,23 +336,78 @@ fn count(exchange: &Exchange, data: &Bytes) {
         .set(exchange.facts.response_bytes.get() + data.len() as u64);
 }
 
-/// Trailers that frame or route a message are not passed on (RFC 9110 section 6.5.1).
+/// What no trailer may say (RFC 9110 section 6.5.1): what frames or routes a message, who asks for it and what may be done with it. A
+/// server that puts trailers among the headers would believe them.
+pub(crate) const NO_TRAILERS: [&str; 17] = [
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "proxy-authorization",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-real-ip",
+];
+
 fn without_illegal_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
-        Ok(mut trailers) => {
-            for name in [
-                "content-length",
-                "transfer-encoding",
-                "host",
-                "connection",
-                "te",
-                "trailer",
-                "upgrade",
-            ] {
-                trailers.remove(name);
-            }
-            Frame::trailers(trailers)
-        }
+        Ok(trailers) => Frame::trailers(legal(trailers)),
         Err(frame) => frame,
+    }
+}
+
+fn legal(trailers: HeaderMap) -> HeaderMap {
+    if !trailers.keys().any(is_illegal) {
+        return trailers;
+    }
+    let mut legal = HeaderMap::with_capacity(trailers.len());
+    for (name, value) in &trailers {
+        if !is_illegal(name) {
+            legal.append(name.clone(), value.clone());
+        }
+    }
+    legal
+}
+
+fn is_illegal(name: &HeaderName) -> bool {
+    let plain = name.as_str().replace('_', "-");
+    NO_TRAILERS.contains(&plain.as_str()) || plain.starts_with("x-forwarded-") || is_steering(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailers_say_nothing_that_a_head_must_say() {
+        let names = [
+            "x-sum",
+            "server-timing",
+            "content-length",
+            "Transfer_Encoding",
+            "host",
+            "cookie",
+            "authorization",
+            "x-real-ip",
+            "x_real_ip",
+            "x-forwarded-for",
+            "x-gateway-destination-endpoint",
+        ];
+        let trailers: HeaderMap = names
+            .iter()
+            .map(|name| (name.parse().unwrap(), "1".parse().unwrap()))
+            .collect();
+        let mut left: Vec<String> = legal(trailers).keys().map(ToString::to_string).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["server-timing", "x-sum"]);
     }
 }

@@ -1,7 +1,8 @@
 //! A request's head, made fit for filters: checked, its authority in one place, cleared of what no client may say.
 
 use evenkeel_policy::contract;
-use http::header::{EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
+use evenkeel_policy::routing::is_authority;
+use http::header::{EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri, Version, request};
 
@@ -69,6 +70,9 @@ impl RequestHead {
 
     fn check(&mut self, uri: Uri) -> Result<HopByHop, Malformed> {
         let uri = uri.into_parts();
+        if uri.authority.is_some() && uri.scheme.is_none() && self.method != Method::CONNECT {
+            return Err(bad("the request target is not a path"));
+        }
         if let Some(path) = uri.path_and_query {
             self.path = path;
         } else if self.method == Method::OPTIONS {
@@ -80,8 +84,12 @@ impl RequestHead {
                 why: "CONNECT is not served",
             });
         }
-        if !self.path.as_str().starts_with('/') && self.path.as_str() != "*" {
+        let is_star = self.path.as_str() == "*" && self.method == Method::OPTIONS;
+        if !self.path.as_str().starts_with('/') && !is_star {
             return Err(bad("the request target is not a path"));
+        }
+        if !is_framed_clearly(&self.headers) {
+            return Err(bad("an unknown Transfer-Encoding"));
         }
         // RFC 9112 section 3.2: exactly one Host in HTTP/1.1. Section 3.2.2: the target's authority wins over it.
         let hosts = self.headers.get_all(HOST).iter().count();
@@ -162,15 +170,16 @@ impl RequestHead {
     }
 }
 
-/// What may stand in `Host`: no user, no path, no space, nothing that a log or a header could be broken with. Empty is allowed.
-fn is_authority(host: &[u8]) -> bool {
-    host.iter().all(|byte| {
-        byte.is_ascii_graphic()
-            && !matches!(
-                byte,
-                b'/' | b'\\' | b'@' | b'?' | b'#' | b',' | b'"' | b'<' | b'>'
-            )
-    })
+/// Whether `Transfer-Encoding`, if there is one, is `chunked` and nothing besides: no other coding is undone here, and whoever reads two of
+/// them, or a list, may find another end of the body. (What is not `chunked` in the end, hyper has refused; and beside `Content-Length` it
+/// closes the connection, RFC 9112 section 6.1.)
+fn is_framed_clearly(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 #[cfg(test)]
@@ -213,11 +222,33 @@ mod tests {
         );
         check("/", &[("host", "a b")], Err(StatusCode::BAD_REQUEST));
         check("/", &[("host", "evil@a")], Err(StatusCode::BAD_REQUEST));
+        for target in ["*", "a.example:80"] {
+            let host = [("host", "a.example:80")];
+            check(target, &host, Err(StatusCode::BAD_REQUEST));
+        }
         check(
             "/",
             &[("host", "a"), ("expect", "tea")],
             Err(StatusCode::EXPECTATION_FAILED),
         );
+    }
+
+    #[test]
+    fn a_body_is_chunked_or_the_request_refused() {
+        for (codings, is_fine) in [
+            (&["chunked"][..], true),
+            (&["Chunked"], true),
+            (&["gzip, chunked"], false),
+            (&["chunked, chunked"], false),
+            (&[",chunked"], false),
+            (&["gzip", "chunked"], false),
+            (&["chunked", "chunked"], false),
+        ] {
+            let mut headers = vec![("host", "a")];
+            headers.extend(codings.iter().map(|coding| ("transfer-encoding", *coding)));
+            let expected = is_fine.then_some("a").ok_or(StatusCode::BAD_REQUEST);
+            check("/", &headers, expected);
+        }
     }
 
     #[test]

@@ -7,6 +7,10 @@ use http::header::{
 /// Most names that a `Connection` header may make hop-by-hop; a message with more is refused.
 const CONNECTION_NAMES_MAX: usize = 32;
 
+/// The one protocol that a connection may be upgraded to, as in the Envoy that `evenkeel envoy` sets up. Over `h2c` a client would speak to
+/// the server past every route and every rule.
+const TUNNELLED: &[u8] = b"websocket";
+
 /// `Keep-Alive` and `Proxy-Connection` have no constant in `http`.
 const KEEP_ALIVE: &str = "keep-alive";
 const PROXY_CONNECTION: &str = "proxy-connection";
@@ -14,7 +18,7 @@ const PROXY_CONNECTION: &str = "proxy-connection";
 /// What `Connection` and its kin said, before they are taken away.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct HopByHop {
-    /// The protocol asked for by `Upgrade`, where `Connection` names it.
+    /// The protocol asked for by `Upgrade`, where `Connection` names it and it is [`TUNNELLED`].
     pub(crate) upgrade: Option<HeaderValue>,
     /// `TE: trailers`.
     pub(crate) trailers_welcome: bool,
@@ -38,7 +42,9 @@ pub(crate) fn remove(headers: &mut HeaderMap) -> Result<HopByHop, TooMany> {
     }
     let named = connection_names(headers)?;
     if named.iter().any(|name| name == "upgrade") {
-        found.upgrade = headers.get(UPGRADE).cloned();
+        let protocol = headers.get(UPGRADE).cloned();
+        found.upgrade =
+            protocol.filter(|protocol| protocol.as_bytes().eq_ignore_ascii_case(TUNNELLED));
     }
     found.trailers_welcome = headers
         .get_all(TE)
@@ -162,6 +168,11 @@ mod tests {
         let mut unnamed = headers(&[("upgrade", "websocket")]);
         assert_eq!(remove(&mut unnamed).unwrap().upgrade, None);
         assert!(unnamed.is_empty());
+        for protocol in ["h2c", "websocket, h2c", "TLS/1.0", ""] {
+            let mut other = headers(&[("connection", "upgrade"), ("upgrade", protocol)]);
+            assert_eq!(remove(&mut other).unwrap().upgrade, None, "{protocol}");
+            assert!(other.is_empty());
+        }
     }
 
     #[test]

@@ -90,6 +90,37 @@ fn the_normal_form_is_matched_and_sent() {
     check(&document, "a", &refused(PathFault::NotRooted));
 }
 
+/// Two lines of Host come as a list in some hosts; rules would see another host than a server does.
+#[test]
+fn a_host_that_is_none_is_refused() {
+    let document = with_routes(json!([
+        {"match": {"host": "admin.example"}, "deny": true},
+    ]));
+    let mut heads: Vec<Vec<Pair>> = Vec::new();
+    for host in [
+        "admin.example,b",
+        "a@admin.example",
+        "admin.example:80b",
+        "admin.example:99999",
+        "a/b",
+    ] {
+        heads.push(vec![(":path", b"/"), (":authority", host.as_bytes())]);
+    }
+    for head in heads {
+        let mut policy = policy(document.clone());
+        let (decided, _) = decide(&mut policy, "192.0.2.1:1", &head);
+        assert_eq!(
+            decided.decision,
+            Decision::Answered(Answered::BadHost),
+            "{head:?}"
+        );
+        assert_eq!(
+            (policy.reply().status, policy.reply().why),
+            (400, "bad_host")
+        );
+    }
+}
+
 #[test]
 fn redirects_and_responses_have_variables() {
     let document = with_routes(json!([

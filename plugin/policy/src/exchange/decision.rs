@@ -17,7 +17,9 @@ use crate::client_ip::RealIp;
 use crate::config::Config;
 use crate::limits::{Admission, Admitted, Limit, Refusal, Ticket, Wanted};
 use crate::random::Sequence;
-use crate::routing::{Normal, PathFault, RequestView, Router, normalise, split_query};
+use crate::routing::{
+    Normal, PathFault, RequestView, Router, is_authority, normalise, split_query,
+};
 use crate::upstream::{Chosen, InFlight, Pool};
 
 const PATH: &[u8] = b":path";
@@ -101,6 +103,7 @@ pub enum Decision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answered {
     BadPath(PathFault),
+    BadHost,
     Redirected,
     Responded,
     Denied,
@@ -279,6 +282,10 @@ impl Policy {
     where
         H: DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
+        if !is_authority(noted.host) {
+            self.reply.error(400, "bad_host", "the host is refused");
+            return Decision::Answered(Answered::BadHost);
+        }
         let target = match normalise(noted.target, &mut buffers.normal) {
             Ok(Normal::AsReceived) => noted.target,
             Ok(Normal::Written) => buffers.normal.as_slice(),

@@ -12,6 +12,7 @@ impl Policy {
             Decision::Answered(answered) => {
                 return say(match answered {
                     Answered::BadPath(_) => "the path is refused",
+                    Answered::BadHost => "the host is refused",
                     Answered::Redirected => "redirected by its route",
                     Answered::Responded => "answered by its route",
                     Answered::Denied => "denied by its route",

@@ -2,7 +2,7 @@
 //!
 //! From a peer that is not trusted nothing of the kind goes on, whatever it is called; servers behind see only what this proxy
 //! knows itself. PHP and CGI read `X_Real_IP` and `X-Real-IP` as the same variable, so the spellings with underscores are taken
-//! away from everybody; so is `Proxy`, which they would read as `HTTP_PROXY`.
+//! away from everybody, as are those of `Content-Length` and `Transfer-Encoding`; so is `Proxy`, which they would read as `HTTP_PROXY`.
 
 use crate::contract::{
     EXPLAIN_HEADER, MAX_RETRIES_HEADER, POOL_HEADER, RETRIABLE_STATUSES_HEADER, RETRY_ON_HEADER,
@@ -28,6 +28,9 @@ const TELLING: [&[u8]; 9] = [
     b"x-original-url",
     b"x-rewrite-url",
 ];
+/// Headers that say where a body ends. A server that reads their spellings with underscores as the same would find another end than
+/// the proxy before it.
+const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 /// Longest header name that can be a spelling of any of these.
 const SPELLING_BYTES_MAX: usize = 64;
 
@@ -68,7 +71,7 @@ fn tells(name: &[u8]) -> bool {
     name.starts_with(b"x-forwarded-") || TELLING.contains(&name)
 }
 
-/// Whether a name with underscores is another spelling of a telling header.
+/// Whether a name with underscores is another spelling of a telling header, or of one that frames the body.
 fn is_other_spelling(name: &[u8], address_header: Option<&[u8]>) -> bool {
     if name.len() > SPELLING_BYTES_MAX || !name.contains(&b'_') {
         return false;
@@ -80,7 +83,7 @@ fn is_other_spelling(name: &[u8], address_header: Option<&[u8]>) -> bool {
         .for_each(|(place, byte)| *place = if *byte == b'_' { b'-' } else { *byte });
     let plain = buffer.get(..name.len()).unwrap_or_default();
     let is_address_header = address_header.is_some_and(|header| header != name && header == plain);
-    tells(plain) || is_address_header
+    tells(plain) || FRAMING.contains(&plain) || is_address_header
 }
 
 #[cfg(test)]

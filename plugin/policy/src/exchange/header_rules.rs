@@ -21,7 +21,8 @@ impl HeaderRules {
         self.set.iter().any(|(known, _)| **known == *name) || self.removes(name)
     }
 
-    pub(super) fn removes(&self, name: &[u8]) -> bool {
+    /// Whether `name` is removed, by itself or as one that is set to nothing.
+    pub fn removes(&self, name: &[u8]) -> bool {
         self.remove.iter().any(|known| **known == *name)
     }
 

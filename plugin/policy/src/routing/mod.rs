@@ -6,6 +6,7 @@
 //! Regular expressions are tried all at once, and only if a route that has one could still come first. What no table tells
 //! (headers, query, addresses, `not`) is looked at last, for the routes that are left, in their order.
 
+mod authority;
 mod conditions;
 mod host;
 mod normal_path;
@@ -24,6 +25,7 @@ use path::PathIndex;
 use prefix_index::SortedTable;
 use route_set::RouteSet;
 
+pub use authority::is_authority;
 pub use conditions::{AddressOf, ClientCondition, Conditions, Field, FieldCondition, Wanted};
 pub use host::{HostPattern, without_port};
 pub use normal_path::{Normal, PathFault, normalise};
