@@ -1,4 +1,4 @@
-//! Bodies: large ones both ways byte for byte, chunked, trailers, HEAD, 100-continue, limits.
+//! Bodies: large ones both ways byte for byte, chunked, trailers, HEAD, 100-continue.
 
 use std::time::Duration;
 
@@ -18,20 +18,6 @@ both_hosts!(
     an_old_client_gets_an_old_answer,
     pipelined_requests_are_answered_in_order,
 );
-
-#[test]
-fn a_body_over_the_limit_is_refused_and_reaches_nobody_whole() {
-    let recorder = doubles::recorder("web");
-    let cluster = Cluster::new()
-        .server(&recorder)
-        .top("limits: {body_bytes: 64KiB}");
-    let proxy = cluster.pool("", &[("web", "")]).on(Host::Sidecar);
-    let small = Request::new("POST", "/").body(vec![b'x'; 60_000]);
-    assert_eq!(proxy.exchange(&small).status, 200);
-    let large = Request::new("POST", "/").body(vec![b'x'; 70_000]);
-    assert_eq!(proxy.exchange(&large).status, 413);
-    assert_eq!(recorder.requests().len(), 1);
-}
 
 fn ten_megabytes_come_down_unchanged(host: Host) {
     let web = nginx("web");

@@ -54,6 +54,7 @@ mod route_actions;
 mod routes;
 mod shared_state;
 mod single_file;
+mod slow_clients;
 mod slow_start;
 mod smuggling;
 mod smuggling_http2;

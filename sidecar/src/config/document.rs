@@ -77,6 +77,7 @@ pub struct Admin {
 #[serde(deny_unknown_fields)]
 pub struct Timeouts {
     pub client_header: Option<Value>,
+    pub client_body: Option<Value>,
     pub connect: Option<Value>,
     pub response: Option<Value>,
     pub idle: Option<Value>,

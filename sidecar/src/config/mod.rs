@@ -89,6 +89,8 @@ pub enum Accept {
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
     pub client_header: Duration,
+    /// Longest silence between two reads of a request's body (nginx's `client_body_timeout`), never a total.
+    pub client_body: Duration,
     pub connect: Duration,
     /// Longest silence between two reads from the server.
     pub response: Duration,

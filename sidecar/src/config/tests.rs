@@ -46,6 +46,7 @@ fn everything_that_is_not_said_has_its_default() {
     let t = config.timeouts;
     let seconds = [
         t.client_header,
+        t.client_body,
         t.connect,
         t.response,
         t.idle,
@@ -53,7 +54,7 @@ fn everything_that_is_not_said_has_its_default() {
         t.drain,
     ]
     .map(|timeout| timeout.as_secs());
-    assert_eq!(seconds, [10, 5, 60, 75, 3600, 30]);
+    assert_eq!(seconds, [10, 60, 5, 60, 75, 3600, 30]);
     let l = config.limits;
     assert_eq!(
         (l.connections, l.header_bytes, l.headers, l.body_bytes),

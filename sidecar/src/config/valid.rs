@@ -190,6 +190,12 @@ impl Validator<'_, '_> {
                 seconds(10),
                 TIMEOUT_MIN,
             ),
+            client_body: self.timeout(
+                "client_body",
+                timeouts.client_body.as_ref(),
+                seconds(60),
+                TIMEOUT_MIN,
+            ),
             connect: self.timeout(
                 "connect",
                 timeouts.connect.as_ref(),

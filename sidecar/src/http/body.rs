@@ -104,6 +104,7 @@ fn poll_request_body(
         return Poll::Ready(None);
     };
     let polled = Pin::new(&mut *body).poll_frame(cx);
+    exchange.note_body(&polled);
     if matches!(polled, Poll::Ready(Some(_))) {
         exchange.body_state.set(BodyState::Streaming);
     }

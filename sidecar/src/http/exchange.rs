@@ -7,14 +7,14 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use evenkeel_host::http_filters::{Event, HttpFilters};
 use http::{HeaderMap, StatusCode};
 use hyper::body::Incoming;
 
-use crate::clock::{Ticks, is_over};
+use crate::clock::{Ticks, is_over, ticks};
 use crate::counters::ServerCounters;
 use crate::http::client::Client;
 use crate::http::filtered::{Direction, Flow};
@@ -51,7 +51,7 @@ pub(crate) enum Waiting {
     Nothing,
     /// A filter paused it, at this tick.
     Filter(Ticks),
-    /// The server's response head.
+    /// The server's response head, or more of the request's body before it.
     ResponseHead,
     /// The rest of the response.
     ResponseBody,
@@ -88,6 +88,8 @@ pub(crate) struct Exchange {
     ending: RefCell<Option<Event>>,
     pub(crate) body: RefCell<Option<Incoming>>,
     pub(crate) body_state: Cell<BodyState>,
+    /// Since when more of it is waited for; `None`: the server does not take it yet, or all has come.
+    body_awaited: Cell<Option<Ticks>>,
     pub(crate) facts: Facts,
     /// The pool chosen, by its number in the generation.
     pub(crate) pool: Cell<Option<usize>>,
@@ -216,6 +218,7 @@ impl Exchange {
             ending: RefCell::new(None),
             body: RefCell::new((body_state == BodyState::Whole).then_some(body)),
             body_state: Cell::new(body_state),
+            body_awaited: Cell::new(None),
             facts: Facts::default(),
             pool: Cell::new(None),
             reach: RefCell::new(None),
@@ -322,6 +325,24 @@ impl Exchange {
         }
     }
 
+    /// The server would take more of the request's body, and the client has not sent it.
+    pub(crate) fn awaits_body(&self) -> bool {
+        self.body_awaited.get().is_some()
+    }
+
+    /// What came of asking the client for more of its body.
+    pub(crate) fn note_body<T>(&self, polled: &Poll<T>) {
+        let since = match polled {
+            Poll::Ready(_) => None,
+            Poll::Pending => Some(
+                self.body_awaited
+                    .get()
+                    .unwrap_or_else(|| self.worker().clock.now()),
+            ),
+        };
+        self.body_awaited.set(since);
+    }
+
     /// Whether the janitor found that a timeout is over; once.
     pub(crate) fn take_overdue(&self) -> bool {
         self.is_overdue.replace(false)
@@ -332,7 +353,13 @@ impl Exchange {
         let (since, limit) = match self.waiting.get() {
             Waiting::Nothing => return,
             Waiting::Filter(since) => (since, filter_pause_max),
-            Waiting::ResponseHead => (self.socket_active(), self.silence_max.get()),
+            Waiting::ResponseHead => match self.body_awaited.get() {
+                Some(since) => {
+                    let timeouts = self.active.generation.config.timeouts;
+                    (since, ticks(timeouts.client_body))
+                }
+                None => (self.socket_active(), self.silence_max.get()),
+            },
             Waiting::ResponseBody => (
                 self.socket_active().max(self.client.since()),
                 self.silence_max.get(),

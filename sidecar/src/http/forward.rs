@@ -316,17 +316,13 @@ async fn send(
 }
 
 fn overdue(exchange: &Exchange) -> Failure {
-    // A client that has not sent its body yet is to blame, not the server that waits for it.
-    let why = match exchange.body_state.get() {
-        BodyState::Whole | BodyState::Streaming => Why::RequestTimeout,
-        BodyState::Ended | BodyState::TooLong => Why::ResponseTimeout,
-    };
-    match why {
-        Why::RequestTimeout => Failure::Over(Outcome::Own(why)),
-        _ => Failure::Server {
-            why,
-            was_sent: true,
-        },
+    // A client that has not sent its body yet is to blame, not the server that waits for it; a server that does not take it is.
+    if exchange.awaits_body() {
+        return Failure::Over(Outcome::Own(Why::RequestTimeout));
+    }
+    Failure::Server {
+        why: Why::ResponseTimeout,
+        was_sent: true,
     }
 }
 
