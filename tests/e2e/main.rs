@@ -58,6 +58,7 @@ mod slow_clients;
 mod slow_start;
 mod smuggling;
 mod smuggling_http2;
+mod spoofing;
 mod tls;
 mod traps;
 mod upgrade;

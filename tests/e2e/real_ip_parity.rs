@@ -1,11 +1,10 @@
 //! Who the client is, asked of a live nginx and of both hosts: what everybody should know of nginx's walk as a table, then random peers
 //! and random header lines, valid, broken and hostile. No difference outside [`differs`] and [`differs_in_envoy`].
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use evenkeel_policy::random::Sequence;
 use evenkeel_tests::{Cluster, Connection, Host, Nginx, Proxy, Request, Server, both_hosts, ports};
-use socket2::{Domain, Socket, Type};
 
 both_hosts!(
     the_table_of_nginx,
@@ -119,16 +118,11 @@ fn line(random: &mut Sequence) -> String {
 
 /// A connection from an address of this machine; IPv4 ones reach the listeners, which are IPv6, as mapped addresses.
 fn from(peer: IpAddr, port: u16) -> Connection {
-    let (domain, to) = match peer {
-        IpAddr::V4(_) => (Domain::IPV4, IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        IpAddr::V6(_) => (Domain::IPV6, IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    let to = match peer {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
     };
-    let socket = Socket::new(domain, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::new(peer, 0).into()).unwrap();
-    socket.connect(&SocketAddr::new(to, port).into()).unwrap();
-    let stream: TcpStream = socket.into();
-    stream.set_nodelay(true).unwrap();
-    Connection::over(Box::new(stream.try_clone().unwrap()), stream).unwrap()
+    Connection::open_from(peer, SocketAddr::new(to, port)).unwrap()
 }
 
 /// Most are trusted: of the others nothing is believed.

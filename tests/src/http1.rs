@@ -3,8 +3,10 @@
 //! Libraries refuse to send what is malformed and tidy up what they receive; a test needs neither.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 /// Longest wait for anything, unless a test says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -126,6 +128,16 @@ impl Connection {
         socket.set_nodelay(true)?;
         let wire = Box::new(socket.try_clone()?);
         Self::over(wire, socket)
+    }
+
+    /// From an address of this machine's own: all of 127.0.0.0/8 is.
+    pub fn open_from(own: IpAddr, to: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(own, 0).into())?;
+        socket.connect_timeout(&to.into(), PATIENCE)?;
+        let socket: TcpStream = socket.into();
+        socket.set_nodelay(true)?;
+        Self::over(Box::new(socket.try_clone()?), socket)
     }
 
     /// Speaks over `wire`, whose socket is `socket`.

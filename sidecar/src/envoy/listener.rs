@@ -115,6 +115,7 @@ fn connection_manager(config: &Config, listener: &Listener, wasm: &Path) -> anyh
 stat_prefix: {name}
 use_remote_address: true          # the filter's source.address is the peer, never what a client wrote
 skip_xff_append: true             # the filter owns X-Forwarded-For
+generate_request_id: false        # and X-Request-Id, which Envoy would write over a trusted proxy's
 # :scheme is the listener's own, whatever a client says (HTTP/2 clients say it, for others Envoy takes X-Forwarded-Proto).
 scheme_header_transformation: {{ scheme_to_overwrite: {scheme} }}
 server_header_transformation: PASS_THROUGH
