@@ -19,6 +19,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
+type Owned<'a> = Vec<(&'a str, &'a str)>;
 
 /// The pseudo-headers of a plain request.
 const PLAIN: [(&str, &str); 4] = [
@@ -127,7 +128,7 @@ fn what_would_be_something_else_in_http1_reaches_no_server(host: Host) {
     let name = "x: 1\r\n\r\nget /hidden HTTP/1.1\r\ny";
     let authority = format!("t\r\n\r\n{HIDDEN}");
     #[rustfmt::skip]
-    let rows: Vec<(&str, Vec<(&str, &str)>, Option<&str>)> = vec![
+    let rows: Vec<(&str, Owned<'_>, Option<&str>)> = vec![
         ("a coding", with(&[("transfer-encoding", "chunked")]), Some("0\r\n\r\n")),
         ("Connection", with(&[("connection", "close")]), None),
         ("Keep-Alive", with(&[("keep-alive", "timeout=5")]), None),
@@ -187,7 +188,7 @@ fn what_is_clear_reaches_the_server_as_it_is_meant(host: Host) {
     let web = doubles::recorder("web");
     let proxy = proxy(&web, host);
     #[rustfmt::skip]
-    let rows: Vec<(&str, Vec<(&str, &str)>, Option<&str>, &str)> = vec![
+    let rows: Vec<(&str, Owned<'_>, Option<&str>, &str)> = vec![
         ("a length", with(&[("content-length", "5")]), Some("hello"), "POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\n\r\nhello"),
         ("no length", with(&[]), Some("hello"), "POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
         ("the authority wins over Host", with(&[("host", "other")]), Some("hello"), "POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
