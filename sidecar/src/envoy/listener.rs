@@ -121,7 +121,8 @@ scheme_header_transformation: {{ scheme_to_overwrite: {scheme} }}
 server_header_transformation: PASS_THROUGH
 max_request_headers_kb: {header_kib}
 request_headers_timeout: {client_header}
-# The larger of timeouts.response and timeouts.idle; it also bounds a request that waits for ever on a filter that failed.
+# The larger of timeouts.response and timeouts.idle; it also bounds a body that stops coming (timeouts.client_body
+# has no counterpart), and a request that waits for ever on a filter that failed.
 stream_idle_timeout: {stream_idle}
 drain_timeout: {drain}
 common_http_protocol_options: {{ idle_timeout: {idle}, max_headers_count: {headers} }}
