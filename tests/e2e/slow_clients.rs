@@ -12,6 +12,8 @@ both_hosts!(
 );
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A second, but for what Envoy's clock, which is read once a round of its loop, may be behind.
+const NOT_BEFORE: Duration = Duration::from_millis(800);
 /// Longer than any of these clients may take, and shorter than what the other timeouts allow.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -51,7 +53,7 @@ fn a_head_that_trickles_is_late_after_a_time_in_all(host: Host) {
         }
     };
     assert!(matches!(status, 408 | 0), "{status}");
-    assert!(start.elapsed() >= Duration::from_secs(1) && start.elapsed() < SOON);
+    assert!(start.elapsed() >= NOT_BEFORE && start.elapsed() < SOON);
     assert!(client.is_closed_within(PATIENCE));
     assert_eq!(web.requests_text(), Vec::<String>::new());
 }
@@ -68,7 +70,7 @@ fn a_body_that_stops_coming_is_late(host: Host) {
             client.patience(PATIENCE);
             let status = client.response("POST").unwrap().status;
             assert_eq!(status, 408, "{framing}, {begun:?}");
-            assert!(start.elapsed() >= Duration::from_secs(1) && start.elapsed() < SOON);
+            assert!(start.elapsed() >= NOT_BEFORE && start.elapsed() < SOON);
             assert!(client.is_closed_within(PATIENCE), "{framing}, {begun:?}");
         }
     }
