@@ -6,3 +6,4 @@
 //! none of ours.
 
 pub mod check;
+pub mod resp;
