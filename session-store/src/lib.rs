@@ -5,5 +5,7 @@
 //! configuration that asks for it is refused by name. The arrows between crates are fixed: the sidecar uses this one, and it uses
 //! none of ours.
 
+pub mod backend;
 pub mod check;
+pub mod command;
 pub mod resp;

@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn replies_of_each_kind_split_at_every_byte() {
-        let text = b"+OK\r\n-ERR no\r\n:-5\r\n$3\r\na\r\n\r\n$-1\r\n*-1\r\n*2\r\n*1\r\n:1\r\n$0\r\n\r\n";
+        let text =
+            b"+OK\r\n-ERR no\r\n:-5\r\n$3\r\na\r\n\r\n$-1\r\n*-1\r\n*2\r\n*1\r\n:1\r\n$0\r\n\r\n";
         let expected = vec![
             Reply::OK,
             Reply::Error("ERR no".into()),
@@ -189,10 +190,7 @@ mod tests {
             Reply::bulk("a\r\n"),
             Reply::Nil,
             Reply::Nil,
-            Reply::Array(vec![
-                Reply::Array(vec![Reply::Integer(1)]),
-                Reply::bulk(""),
-            ]),
+            Reply::Array(vec![Reply::Array(vec![Reply::Integer(1)]), Reply::bulk("")]),
         ];
         for at in 0..text.len() {
             let (front, back) = text.split_at(at);

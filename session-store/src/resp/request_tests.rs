@@ -65,7 +65,11 @@ fn requests_of_both_forms() {
     );
     check(
         "PING\r\n  GET \t k\n\r\n*0\r\n*-1\r\nPING\n",
-        &[request(&["PING"]), request(&["GET", "k"]), request(&["PING"])],
+        &[
+            request(&["PING"]),
+            request(&["GET", "k"]),
+            request(&["PING"]),
+        ],
         Ok(()),
     );
 }
@@ -106,10 +110,7 @@ fn what_is_no_request_ends_the_connection() {
         ),
         ("*1\r\n$-1\r\n", "invalid bulk length"),
         ("*1\r\n$536870913\r\n", "invalid bulk length"),
-        (
-            "*1\r\n$2\r\nabc\r\n",
-            "an argument longer than announced",
-        ),
+        ("*1\r\n$2\r\nabc\r\n", "an argument longer than announced"),
         ("*1\r\n$2\r\nab\rc", "an argument longer than announced"),
         ("SET \"a b\"\r\n", "quotes in an inline request"),
         ("a b c d e\r\n", "too many words in an inline request"),
