@@ -8,4 +8,5 @@
 pub mod backend;
 pub mod check;
 pub mod command;
+pub mod gateway;
 pub mod resp;

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use evenkeel_policy::client_ip::Walk;
 use evenkeel_policy::config::{AdminState, Chooser, PoolConfig, Tier};
 
-use crate::config::{Accept, Config};
+use crate::config::{Accept, BackendConfig, Config, StoreConfig};
+use evenkeel_session_store::gateway::Listen;
 
 /// Most trusted networks that are listed.
 const TRUSTED_SHOWN_MAX: usize = 8;
@@ -46,6 +47,9 @@ pub fn explain(config: &Config) -> String {
         None => "none".to_owned(),
     };
     let _ = writeln!(out, "workers: {}, access log: {log}", config.workers);
+    if let Some(store) = &config.session_store {
+        explain_store(&mut out, store);
+    }
     for (index, filter) in config.filters.iter().enumerate() {
         let _ = writeln!(
             out,
@@ -75,6 +79,39 @@ pub fn explain(config: &Config) -> String {
         explain_pool(&mut out, pool);
     }
     out
+}
+
+fn explain_store(out: &mut String, store: &StoreConfig) {
+    let backend = match &store.backend {
+        BackendConfig::Redis(_) => "in a Redis".to_owned(),
+        BackendConfig::Embedded(embedded) => match &embedded.path {
+            Some(path) => format!(
+                "in {}, on this machine only: more than one machine means Redis",
+                path.display()
+            ),
+            None => {
+                "in memory: they end with this process, and are on this machine only".to_owned()
+            }
+        },
+    };
+    let _ = writeln!(out, "sessions: {backend}");
+    let login = match store.gateway.users.len() {
+        0 => "without a password".to_owned(),
+        users => format!("for {users} users"),
+    };
+    for listen in &store.listen {
+        let save_path = match listen {
+            Listen::Tcp(address) => format!("tcp://{address}"),
+            Listen::Unix { path, .. } => format!("unix://{}", path.display()),
+        };
+        let _ = writeln!(
+            out,
+            "sessions for PHP, {login}: session.save_path = \"{save_path}\""
+        );
+    }
+    for warning in &store.warnings {
+        let _ = writeln!(out, "  note: {warning}");
+    }
 }
 
 fn explain_trust(out: &mut String, config: &Config) {

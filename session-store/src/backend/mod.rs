@@ -7,7 +7,7 @@
 pub mod embedded;
 pub mod redis;
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::future::Future;
 
 use bytes::Bytes;
@@ -19,11 +19,11 @@ use crate::resp::Reply;
 pub const DATABASES: u8 = 16;
 
 /// A store. Clones are the same store.
-pub trait Backend: Clone + 'static {
+pub trait Backend: Clone + Send + Sync + 'static {
     /// Resolves within a bounded time, whatever happens. Dropped before its command was sent anywhere, that command is not executed.
-    type Answer: Future<Output = Result<Reply, Failure>> + Unpin;
+    type Answer: Future<Output = Result<Reply, Failure>> + Send + Unpin;
     /// What a `WATCH` holds until its `EXEC`.
-    type Watch;
+    type Watch: Send;
 
     /// Executes a command. Commands of one caller for one database are executed in the order of their submission, whether their answers
     /// were awaited or not.
@@ -43,7 +43,17 @@ pub trait Backend: Clone + 'static {
         database: u8,
         keys: &[Bytes],
         before: Option<Self::Watch>,
-    ) -> impl Future<Output = Result<Self::Watch, Failure>>;
+    ) -> impl Future<Output = Result<Self::Watch, Failure>> + Send;
+}
+
+/// Appends one metric; `name` may have labels.
+fn metric(out: &mut String, name: &str, kind: &str, help: &str, value: u64) {
+    let bare = name.split('{').next().unwrap_or_default();
+    // Writing to a string does not fail.
+    let _ = write!(
+        out,
+        "# HELP evenkeel_store_{bare} {help}\n# TYPE evenkeel_store_{bare} {kind}\nevenkeel_store_{name} {value}\n"
+    );
 }
 
 /// Why there is no answer.

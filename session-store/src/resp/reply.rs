@@ -38,6 +38,17 @@ impl Reply {
         Self::Bulk(Bytes::copy_from_slice(text.as_ref()))
     }
 
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        const HEAD: usize = 16;
+        HEAD + match self {
+            Self::Simple(text) | Self::Error(text) => text.len(),
+            Self::Bulk(bytes) => bytes.len(),
+            Self::Array(items) | Self::Map(items) => items.iter().map(Self::size).sum(),
+            Self::Integer(_) | Self::Nil => 0,
+        }
+    }
+
     /// Appends it as `protocol` writes it.
     pub fn encode(&self, protocol: Protocol, out: &mut BytesMut) {
         match self {

@@ -26,7 +26,7 @@ use self::log::Log;
 use self::record::{Journal, Restored};
 use self::table::Table;
 pub use self::table::{Capacity, Evicted};
-use super::{Backend, Failure, Why};
+use super::{Backend, Failure, Why, metric};
 use crate::command::{Command, Effect, Request, scripts};
 use crate::resp::Reply;
 
@@ -66,6 +66,44 @@ pub struct Figures {
     pub bytes: u64,
     pub evicted: Evicted,
     pub expired: u64,
+}
+
+impl Figures {
+    /// Appends them in Prometheus' text format.
+    pub fn render(&self, out: &mut String) {
+        for (name, kind, help, value) in [
+            (
+                "entries",
+                "gauge",
+                "keys in the embedded store",
+                self.entries as u64,
+            ),
+            (
+                "bytes",
+                "gauge",
+                "what they count for against max_memory",
+                self.bytes,
+            ),
+            (
+                "expired_total",
+                "counter",
+                "keys whose time was over",
+                self.expired,
+            ),
+            (
+                "evicted_total{class=\"empty\"}",
+                "counter",
+                "keys put out for want of memory",
+                self.evicted.empty,
+            ),
+        ] {
+            metric(out, name, kind, help, value);
+        }
+        out.push_str(&format!(
+            "evenkeel_store_evicted_total{{class=\"unread\"}} {}\n",
+            self.evicted.unread
+        ));
+    }
 }
 
 impl Embedded {

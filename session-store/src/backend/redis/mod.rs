@@ -11,6 +11,7 @@ mod again;
 mod backoff;
 mod dial;
 mod lane;
+pub mod tls;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -27,7 +28,7 @@ use tokio::time::{Instant, timeout};
 pub use self::dial::Login;
 use self::dial::{Connection, dial};
 use self::lane::Job;
-use super::{Backend, DATABASES, Failure, Why};
+use super::{Backend, DATABASES, Failure, Why, metric};
 use crate::command::Request;
 use crate::resp::Reply;
 use crate::resp::reply::encode_request;
@@ -74,6 +75,47 @@ pub struct Figures {
     pub failovers: u64,
     pub replays: u64,
     pub ambiguous: u64,
+}
+
+impl Figures {
+    /// Appends them in Prometheus' text format.
+    pub fn render(&self, out: &mut String) {
+        let connected = u64::from(self.is_connected);
+        for (name, kind, help, value) in [
+            (
+                "waiting",
+                "gauge",
+                "commands that Redis has not answered",
+                self.waiting as u64,
+            ),
+            (
+                "backend_role{role=\"master\"}",
+                "gauge",
+                "1 while a verified master is connected",
+                connected,
+            ),
+            (
+                "failovers_total",
+                "counter",
+                "connections to a master that ended",
+                self.failovers,
+            ),
+            (
+                "replays_total",
+                "counter",
+                "commands sent again because their answer was lost",
+                self.replays,
+            ),
+            (
+                "ambiguous_total",
+                "counter",
+                "commands of which nobody knows whether they were executed",
+                self.ambiguous,
+            ),
+        ] {
+            metric(out, name, kind, help, value);
+        }
+    }
 }
 
 impl Redis {
