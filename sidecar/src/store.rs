@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use evenkeel_session_store::backend::embedded::Embedded;
-use evenkeel_session_store::backend::redis::Redis;
+use evenkeel_session_store::backend::remote::Redis;
 use evenkeel_session_store::gateway::{Bound, Gateway, Listen};
 
 use crate::config::{BackendConfig, StoreConfig};

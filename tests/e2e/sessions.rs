@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_tests::{
     Cluster, Gateway, Host, Php, Proxy, Request, Response, Server, both_hosts, databases, gateway,
-    peers, php::php_with,
+    peers, php::php_with, sentinel,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -125,7 +125,7 @@ fn with_a_redis_behind_the_gateway_every_node_knows_every_session() {
         redis.address()
     ));
     let path = format!(
-        "session.save_path=tcp://{}?auth=gate&database=0",
+        "session.save_path=\"tcp://{}?auth=gate&database=0\"",
         gateway.address
     );
     let nodes = ["web1", "web2"].map(|name| {
@@ -232,4 +232,56 @@ fn parallel_requests_of_one_session_are_counted_each() {
             assert_eq!(node.errors(), "", "{}", node.name());
         }
     }
+}
+
+/// The master dies under users who are logged in: they wait, and see no error, and nobody is logged out.
+#[test]
+fn a_master_that_dies_costs_users_a_pause() {
+    const USERS: usize = 12;
+    let Some(mut redis) = has_phpredis()
+        .then(|| sentinel::watched(Duration::from_secs(1)))
+        .flatten()
+    else {
+        return;
+    };
+    let gateway = gateway(&format!("backend: '{}'", redis.address()));
+    let nodes = shared_nodes(&gateway, &["redis.session.locking_enabled=1"]);
+    let proxy = round_robin(&nodes, Host::Sidecar);
+    let mut users: Vec<Browser> = (0..USERS).map(|_| Browser::default()).collect();
+    for user in &mut users {
+        user.get(&proxy, "/captcha.php");
+        user.sees(&proxy, "/login.php?code=7x2k", "welcome");
+    }
+    redis.caught_up();
+    let end = Instant::now() + Duration::from_secs(8);
+    let pauses = std::thread::scope(|scope| {
+        let browsing: Vec<_> = users
+            .iter_mut()
+            .map(|user| {
+                let proxy = &proxy;
+                scope.spawn(move || {
+                    let mut longest = Duration::ZERO;
+                    while Instant::now() < end {
+                        let start = Instant::now();
+                        user.sees(proxy, "/user.php", "ann");
+                        longest = longest.max(start.elapsed());
+                    }
+                    longest
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(500));
+        redis.kill_master();
+        let pauses = browsing.into_iter().map(|user| user.join().unwrap());
+        pauses.collect::<Vec<_>>()
+    });
+    for node in &nodes {
+        assert_eq!(node.errors(), "", "{}", node.name());
+    }
+    let longest = pauses.iter().max().unwrap();
+    assert!(
+        *longest > Duration::from_millis(500),
+        "nobody noticed: {longest:?}"
+    );
+    eprintln!("a Redis master was killed under {USERS} users: the longest pause was {longest:?}");
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_session_store::backend::embedded::{self, Capacity, Embedded};
-use evenkeel_session_store::backend::redis::address::{Host, Place};
-use evenkeel_session_store::backend::redis::{self, Login, Redis};
+use evenkeel_session_store::backend::remote::address::{Host, Place};
+use evenkeel_session_store::backend::remote::{self, Login, Redis};
 use evenkeel_session_store::backend::{Backend, Failure};
 use evenkeel_session_store::command::Request;
 use evenkeel_session_store::resp::Reply;
-use evenkeel_tests::{Resp, Server, databases, http2::block_on};
+use evenkeel_tests::tls::Certificate;
+use evenkeel_tests::{Resp, Server, databases, gateway, http2::block_on, ports};
 
 const RELEASE: &str = "if redis.call(\"get\",KEYS[1]) == ARGV[1] then return redis.call(\"del\",KEYS[1]) else return 0 end";
 
@@ -120,7 +121,6 @@ const ROWS: &[&str] = &[
     "HSET h f 1 g 2",
     "TYPE h",
     "HSET h f 3",
-    "HSET h f",
     "HSET h f 1 g",
     "HGET h f",
     "HGET h x",
@@ -224,7 +224,7 @@ fn redis_at(address: std::net::SocketAddr) -> Redis {
         name: address.ip().to_string(),
         port: address.port(),
     });
-    Redis::new(redis::Settings {
+    Redis::new(remote::Settings {
         login: Login {
             place,
             tls: None,
@@ -351,6 +351,10 @@ fn what_is_asked_while_redis_is_away_is_answered_when_it_is_back() {
             "+OK"
         );
         server.kill();
+        // What is sent on a connection that is dead already may have been executed for all we know.
+        while store.figures().is_connected {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let (get, set, again) = (
             store.submit(0, request("GET k")),
             store.submit(0, request("SETEX k 100 after")),
@@ -385,7 +389,7 @@ fn a_redis_that_stays_away_is_an_error_and_never_a_nil() {
             name: address.ip().to_string(),
             port: address.port(),
         });
-        let store = Redis::new(redis::Settings {
+        let store = Redis::new(remote::Settings {
             login: Login {
                 place,
                 tls: None,
@@ -441,4 +445,78 @@ fn a_replica_is_not_asked() {
         assert_eq!(client.ask("REPLICAOF NO ONE"), "+OK");
         assert_eq!(told(set.await), "+OK");
     });
+}
+
+#[test]
+fn a_redis_is_reached_by_socket_and_by_tls_with_a_user_and_a_certificate() {
+    let certificate = Certificate::new();
+    let (cert, key) = (certificate.certificate(), certificate.key());
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let (folder, address) = (tempfile::TempDir::new().unwrap(), ports::free());
+    let socket = folder.path().join("redis.sock");
+    let port = address.port().to_string();
+    let options = [
+        "--port",
+        "0",
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        cert,
+        "--tls-key-file",
+        key,
+        "--tls-ca-cert-file",
+        cert,
+        "--tls-auth-clients",
+        "yes",
+        "--unixsocket",
+        socket.to_str().unwrap(),
+        "--user",
+        "php",
+        "on",
+        ">hunter2",
+        "~*",
+        "&*",
+        "+@all",
+        "--user",
+        "default",
+        "off",
+    ];
+    let Some(_server) = databases::redis_at(address, folder.path(), &options) else {
+        return;
+    };
+    let login = "username: php, password: hunter2";
+    let tls = format!("tls: {{ca: '{cert}', cert: '{cert}', key: '{key}'}}");
+    for backend in [
+        format!("backend: 'redis+unix://{}', {login}", socket.display()),
+        format!("backend: 'rediss://localhost:{port}', {login}, {tls}"),
+    ] {
+        let gateway = gateway(&backend);
+        assert_eq!(gateway.connect().ask("SETEX k 100 v"), "+OK", "{backend}");
+        assert!(!gateway.child.output().contains("hunter2"));
+    }
+    for (backend, why) in [
+        (
+            format!(
+                "backend: 'rediss://localhost:{port}', {login}, tls: {{ca: '{cert}'}}, failover_wait: 300ms"
+            ),
+            "no certificate",
+        ),
+        (
+            format!("backend: 'rediss://127.0.0.1:{port}', {login}, {tls}, failover_wait: 300ms"),
+            "another name",
+        ),
+        (
+            format!(
+                "backend: 'redis+unix://{}', username: php, password: wrong, failover_wait: 300ms",
+                socket.display()
+            ),
+            "wrong password",
+        ),
+    ] {
+        let answer = gateway(&backend).connect().ask("GET k");
+        assert_eq!(
+            answer, "-ERR evenkeel: Redis cannot be reached, nothing was executed",
+            "{why}"
+        );
+    }
 }

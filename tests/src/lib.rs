@@ -46,6 +46,7 @@ pub mod peers;
 pub mod php;
 pub mod ports;
 pub mod resp;
+pub mod sentinel;
 pub mod tls;
 pub mod trapping;
 

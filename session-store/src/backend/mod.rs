@@ -5,7 +5,7 @@
 //! a store that knows.
 
 pub mod embedded;
-pub mod redis;
+pub mod remote;
 
 use std::fmt::{self, Write};
 use std::future::Future;

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use evenkeel_session_store::backend::DATABASES;
 use evenkeel_session_store::backend::embedded::{self, Capacity};
-use evenkeel_session_store::backend::redis::address::{Address, Place};
-use evenkeel_session_store::backend::redis::{self, Login, tls};
+use evenkeel_session_store::backend::remote::address::{Address, Place};
+use evenkeel_session_store::backend::remote::{self, Login, tls};
 use evenkeel_session_store::gateway::{self, Listen, LockSettings, User};
 use serde_json::Value;
 
@@ -25,6 +25,8 @@ const MEMORY: u64 = 256 * 1024 * 1024;
 const MEMORY_MIN: u64 = 1024 * 1024;
 /// How long a single Redis may be away until commands that wait for it fail.
 const FAILOVER_WAIT: Duration = Duration::from_secs(10);
+/// With Sentinels: their default of 30 s until a master counts as down, and what they take to replace it.
+const FAILOVER_WAIT_SENTINEL: Duration = Duration::from_secs(45);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const LEASE_MIN: Duration = Duration::from_secs(1);
 const LEASE_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -54,7 +56,7 @@ pub struct StoreConfig {
 #[derive(Clone)]
 pub enum BackendConfig {
     Embedded(embedded::Settings),
-    Redis(redis::Settings),
+    Redis(remote::Settings),
 }
 
 impl fmt::Debug for StoreConfig {
@@ -158,17 +160,21 @@ impl Validator<'_, '_> {
         }
         let login = self.store_login(store, backend, warnings)?;
         let automatic = Some(&Value::String("auto".to_owned()));
+        let long = match login.place {
+            Place::Sentinel { .. } => FAILOVER_WAIT_SENTINEL,
+            Place::Tcp(_) | Place::Unix(_) => FAILOVER_WAIT,
+        };
         let failover_wait = match store.failover_wait.as_ref() {
-            wait if wait == automatic => FAILOVER_WAIT,
+            wait if wait == automatic => long,
             wait => self.span(
                 "session_store.failover_wait",
                 wait,
-                FAILOVER_WAIT,
+                long,
                 Duration::from_millis(100),
                 WAIT_MAX,
             ),
         };
-        Some(BackendConfig::Redis(redis::Settings {
+        Some(BackendConfig::Redis(remote::Settings {
             login,
             failover_wait,
             parked_max,
@@ -183,11 +189,6 @@ impl Validator<'_, '_> {
     ) -> Option<Login> {
         const KEY: &str = "session_store.backend";
         let address = match Address::parse(backend) {
-            Ok(address) if matches!(address.place, Place::Sentinel { .. }) => {
-                self.faults
-                    .value(KEY, format!("`redis+sentinel` is {NOT_SERVED}"));
-                return None;
-            }
             Ok(address) => address,
             Err(_) if backend.starts_with("redis+cluster://") => {
                 self.faults

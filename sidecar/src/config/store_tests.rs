@@ -16,9 +16,9 @@ fn load(store: &str) -> Result<StoreConfig, String> {
 #[track_caller]
 fn refused(store: &str, key: &str, words: &str) {
     let told = load(store).map(|_| ()).unwrap_err();
-    let start = format!("/etc/evenkeel/f.yaml:2:");
+    let start = "/etc/evenkeel/f.yaml:2:";
     assert!(
-        told.starts_with(&start) && told.contains(&format!(": {key}: ")) && told.contains(words),
+        told.starts_with(start) && told.contains(&format!(": {key}: ")) && told.contains(words),
         "{store}: {told}"
     );
     assert!(!told.contains("hunter2"), "{told}");
@@ -131,10 +131,6 @@ fn what_is_not_served_yet_is_refused_by_name() {
         ("{http: '127.0.0.1:8405'}", "session_store.http"),
         ("{bridge_token_file: t}", "session_store.bridge_token_file"),
         ("{ack: replica}", "session_store.ack"),
-        (
-            "{backend: 'redis+sentinel://a,b/m'}",
-            "session_store.backend",
-        ),
         ("{backend: 'redis+cluster://a,b'}", "session_store.backend"),
         (
             "{auth: [{password: hunter2, commands: cache}]}",

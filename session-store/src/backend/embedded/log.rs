@@ -129,7 +129,7 @@ impl Log {
     }
 
     /// The file to sync, if there is anything to sync in it.
-    pub(super) fn to_sync(&mut self) -> Option<Arc<File>> {
+    pub(super) fn take_to_sync(&mut self) -> Option<Arc<File>> {
         std::mem::take(&mut self.is_dirty).then(|| Arc::clone(&self.file))
     }
 

@@ -282,7 +282,7 @@ impl Shared {
         };
         let end = table.journal.end();
         let written = log.append(table.journal.waiting()).and_then(|()| {
-            match self.syncs_always.then(|| log.to_sync()).flatten() {
+            match self.syncs_always.then(|| log.take_to_sync()).flatten() {
                 Some(file) => file.sync_data(),
                 None => Ok(()),
             }
@@ -315,7 +315,7 @@ impl Drop for Shared {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(log) = &mut state.log {
             let _ = log.append(state.table.journal.waiting());
-            if let Some(file) = log.to_sync() {
+            if let Some(file) = log.take_to_sync() {
                 let _ = file.sync_data();
             }
         }
@@ -329,7 +329,7 @@ fn sync_every(store: &Weak<Shared>, every: Duration) {
         let Some(shared) = store.upgrade() else {
             return;
         };
-        let file = shared.lock().log.as_mut().and_then(Log::to_sync);
+        let file = shared.lock().log.as_mut().and_then(Log::take_to_sync);
         if let Some(Err(error)) = file.map(|file| file.sync_data()) {
             tracing::error!("session_store.path: cannot be synced: {error}");
         }
@@ -401,10 +401,10 @@ fn apply(table: &mut Table, now: u64, database: u8, request: &Request) -> Result
             let by = number(argument(2));
             strings::add(at, by)
         }
-        Command::DecrBy => {
-            let by = number(argument(2)).and_then(i64::checked_neg);
-            strings::add(at, by)
-        }
+        Command::DecrBy => match number(argument(2)).map(i64::checked_neg) {
+            Some(None) => Ok(Reply::Error("ERR decrement would overflow".into())),
+            by => strings::add(at, by.flatten()),
+        },
         Command::Del | Command::Unlink => Ok(expiry::delete(at)),
         Command::Exists => Ok(expiry::exists(at)),
         Command::Type => Ok(expiry::kind(at)),

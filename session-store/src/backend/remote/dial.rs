@@ -15,14 +15,13 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::address::{Host, Place};
+use super::sentinel::master_of;
 use crate::resp::Reply;
 use crate::resp::decode::{Decoded, decode};
 use crate::resp::reply::encode_request;
 
 /// How long it may take to be logged in at a master that answers.
 const DIAL_MAX: Duration = Duration::from_secs(3);
-/// How long one Sentinel may take.
-const SENTINEL_MAX: Duration = Duration::from_millis(500);
 const BUFFER: usize = 16 * 1024;
 
 /// What it takes to be let in.
@@ -41,6 +40,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub(super) struct Connection {
     pub(super) stream: Box<dyn Stream>,
     pub(super) inbound: BytesMut,
+    /// Which of several it is; `None`: there is only one place.
+    pub(super) host: Option<Host>,
 }
 
 /// Connects to the master, logged in and in its database.
@@ -55,17 +56,21 @@ pub(super) async fn dial(login: &Login, database: u8) -> Result<Connection, Stri
 }
 
 async fn verified(login: &Login, database: u8) -> Result<Connection, String> {
-    let stream: Box<dyn Stream> = match &login.place {
-        Place::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(told)?),
-        Place::Tcp(host) => connect(host, login.tls.as_ref()).await?,
+    let (stream, host): (Box<dyn Stream>, _) = match &login.place {
+        Place::Unix(path) => (
+            Box::new(UnixStream::connect(path).await.map_err(told)?),
+            None,
+        ),
+        Place::Tcp(host) => (connect(host, login.tls.as_ref()).await?, None),
         Place::Sentinel { sentinels, master } => {
             let host = master_of(sentinels, master).await?;
-            connect(&host, login.tls.as_ref()).await?
+            (connect(&host, login.tls.as_ref()).await?, Some(host))
         }
     };
     let mut connection = Connection {
         stream,
         inbound: BytesMut::with_capacity(BUFFER),
+        host,
     };
     if let Some(password) = &login.password {
         let auth = match &login.user {
@@ -89,7 +94,7 @@ async fn verified(login: &Login, database: u8) -> Result<Connection, String> {
     Ok(connection)
 }
 
-async fn connect(
+pub(super) async fn connect(
     host: &Host,
     tls: Option<&Arc<rustls::ClientConfig>>,
 ) -> Result<Box<dyn Stream>, String> {
@@ -106,42 +111,6 @@ async fn connect(
     Ok(Box::new(
         connector.connect(name, stream).await.map_err(told)?,
     ))
-}
-
-/// The master's address, of the first Sentinel that knows it.
-async fn master_of(sentinels: &[Host], master: &str) -> Result<Host, String> {
-    let mut last = String::new();
-    for sentinel in sentinels {
-        match timeout(SENTINEL_MAX, ask_sentinel(sentinel, master)).await {
-            Ok(Ok(host)) => return Ok(host),
-            Ok(Err(why)) => last = why,
-            Err(_) => last = format!("no answer within {SENTINEL_MAX:?}"),
-        }
-    }
-    Err(format!("no Sentinel knows the master {master}: {last}"))
-}
-
-async fn ask_sentinel(sentinel: &Host, master: &str) -> Result<Host, String> {
-    let mut connection = Connection {
-        stream: connect(sentinel, None).await?,
-        inbound: BytesMut::new(),
-    };
-    let answer = connection
-        .ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", master])
-        .await?;
-    let Reply::Array(parts) = answer else {
-        return Err("it does not know this name".to_owned());
-    };
-    let [Reply::Bulk(name), Reply::Bulk(port)] = parts.as_slice() else {
-        return Err("its answer is no address".to_owned());
-    };
-    let port = std::str::from_utf8(port)
-        .ok()
-        .and_then(|port| port.parse().ok());
-    Ok(Host {
-        name: String::from_utf8_lossy(name).into_owned(),
-        port: port.ok_or("its answer is no port")?,
-    })
 }
 
 impl Connection {

@@ -11,6 +11,7 @@ mod again;
 mod backoff;
 mod dial;
 mod lane;
+mod sentinel;
 pub mod tls;
 
 use std::future::Future;

@@ -18,6 +18,7 @@ use super::Shared;
 use super::again::{again, is_refusal};
 use super::backoff::Backoff;
 use super::dial::{Connection, dial};
+use super::sentinel::moved;
 use crate::backend::{Failure, Why};
 use crate::command::Request;
 use crate::resp::Reply;
@@ -29,6 +30,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Commands that are sent and not answered at a time.
 const SENT_MAX: usize = 4096;
 const BUFFER: usize = 64 * 1024;
+/// Commands that are taken from the channel before anything is written.
+const TAKEN_AT_ONCE: usize = 256;
 
 /// A command, or a transaction, and who waits for it.
 pub(super) struct Job {
@@ -130,19 +133,16 @@ impl Lane {
     /// Drops what is not sent and nobody waits for, and answers what has waited for too long.
     fn tidy(&mut self) {
         let now = Instant::now();
-        let mut kept = VecDeque::with_capacity(self.queue.len());
-        for (at, job) in std::mem::take(&mut self.queue).into_iter().enumerate() {
-            if at < self.sent {
-                kept.push_back(job);
-            } else if job.answer.is_closed() {
+        let unsent = self.queue.split_off(self.sent.min(self.queue.len()));
+        for job in unsent {
+            if job.answer.is_closed() {
                 self.shared.gone(1);
             } else if job.deadline <= now {
                 self.answer(job, Err(Failure::Refused(Why::Unreachable)));
             } else {
-                kept.push_back(job);
+                self.queue.push_back(job);
             }
         }
-        self.queue = kept;
     }
 
     fn answer(&self, job: Job, outcome: Result<Reply, Failure>) {
@@ -154,7 +154,13 @@ impl Lane {
     /// Sends and receives until the connection is of no more use; why it is not (`None`: nobody can ask any more), and whether anything
     /// was ever answered on it.
     async fn serve(&mut self, connection: &mut Connection) -> (Option<String>, bool) {
-        let Connection { stream, inbound } = connection;
+        let Connection {
+            stream,
+            inbound,
+            host,
+        } = connection;
+        let login = self.shared.login.clone();
+        let mut moved = std::pin::pin!(moved(&login, host.as_ref()));
         let (mut reader, writer) = tokio::io::split(stream);
         let mut outbound = Outbound {
             writer,
@@ -184,9 +190,11 @@ impl Lane {
                     None => return (None, has_answered),
                     Some(job) => {
                         self.queue.push_back(job);
+                        self.take_more();
                         continue;
                     }
                 },
+                why = &mut moved => Some(why),
                 () = sleep_until(silence), if self.sent > 0 => Some(format!("it was silent for {SILENCE_MAX:?}")),
             };
             if broken.is_some() {
@@ -207,6 +215,16 @@ impl Lane {
                     }
                     Err(garbled) => return (Some(garbled.to_string()), has_answered),
                 }
+            }
+        }
+    }
+
+    /// What else has come by now goes out with it.
+    fn take_more(&mut self) {
+        for _ in 0..TAKEN_AT_ONCE {
+            match self.jobs.try_recv() {
+                Ok(job) => self.queue.push_back(job),
+                Err(_) => return,
             }
         }
     }
