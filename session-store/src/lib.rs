@@ -2,8 +2,8 @@
 //! connects to, and the bridge for a filter inside Envoy.
 //!
 //! In reading order: the protocol ([`resp`]), what clients may ask ([`command`]), who answers ([`backend`]), and what PHP connects to
-//! ([`gateway`]); beside them what the bridge checks for filters, in protocols that they cannot speak ([`check`]). The arrows between crates are fixed: the sidecar uses this one, and it uses
-//! none of ours.
+//! ([`gateway`]); beside them what the bridge checks for filters, in protocols that they cannot speak ([`check`]). The arrows between
+//! crates are fixed: the sidecar uses this one, and it uses none of ours.
 
 pub mod resp;
 

@@ -139,6 +139,11 @@ impl Log {
             && !self.rewriting.load(Ordering::Acquire)
     }
 
+    /// No new log could be begun: this one must grow as much again before that is tried anew.
+    pub(super) fn postpone(&mut self) {
+        self.base = self.length;
+    }
+
     /// Goes on in a new log, and has a thread write `everything` as the base of it.
     pub(super) fn rewrite(&mut self, everything: Vec<Vec<u8>>) -> io::Result<()> {
         let number = self.number + 1;

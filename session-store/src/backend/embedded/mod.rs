@@ -302,6 +302,7 @@ impl Shared {
         if log.is_long()
             && let Err(error) = log.rewrite(log::encode_all(table.entries()))
         {
+            log.postpone();
             tracing::warn!(
                 "session_store.path: no new log could be begun, this one goes on growing: {error}"
             );
