@@ -12,6 +12,13 @@
 //! A release that could not be written is kept and tried again at each tick; and some servers are looked at each tick anyway. A VM
 //! that has died holds places until its slot is free (five ticks of those who see it stand still); who notices strikes them out.
 //!
+//! # Places ahead
+//! Reading and writing the value costs more than all the rest of a choice. While no more than half of a server's places are taken, a
+//! VM therefore writes a few more than it needs, and keeps some of those that become free: its next requests find their places
+//! written. All VMs together have at most an eighth of the bound ahead, each tick gives back what is left over, and above half every
+//! place is taken and given back one by one. What is written is never less than what is in flight, so the bound holds as before; but
+//! where a server is filled from below half to the bound between two ticks, some places may be missing until the second.
+//!
 //! # Why stand-by servers need a place of their own
 //! The list of a request is fixed before it is sent, and the filter learns of attempts only when the last one has answered. So who is
 //! to try a server with a bound must hold a place there from the beginning: one server of the list at most, and only where no
@@ -19,12 +26,12 @@
 //! attempt and needs no such place. While servers are more than half full, a request whose server fails goes on to servers without
 //! a bound, or to none: requests that might be needed are not worth turning away those that are there.
 
-use std::io::Write as _;
 use std::rc::Rc;
 
 use super::in_flight::OwnLoad;
+use super::server_places::ServerPlaces;
 use super::tier_masks::TierMasks;
-use super::vm_shares::{Change, Own, VmShares};
+use super::vm_shares::{Change, VmShares};
 use super::{SharedData, Slots};
 
 /// Servers that are looked at each tick, whatever has happened.
@@ -39,7 +46,7 @@ const LOOKED_AT_MAX: usize = 1_024;
 /// The bounds of a pool's servers.
 #[derive(Debug)]
 pub(super) struct ConnLimits {
-    servers: Vec<Limited>,
+    servers: Vec<ServerPlaces>,
     /// Those that were full when they were seen last.
     full: TierMasks,
     /// Those without a bound.
@@ -50,25 +57,13 @@ pub(super) struct ConnLimits {
     sweep_left: usize,
     deaths_seen: u32,
     claims_seen: u32,
-    key: Vec<u8>,
+    /// VMs that share the places; 0: not known before the first tick.
+    vms: u32,
     shares: VmShares<4>,
+    /// Servers whose places others must be told.
     pending: Vec<usize>,
-}
-
-#[derive(Debug)]
-struct Limited {
-    /// 0: no bound.
-    max: u32,
-    hash: u64,
-    own: Rc<OwnLoad>,
-    told: Told,
-}
-
-/// Whether others know how many requests this VM has there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Yes,
-    NotYet,
+    /// Servers that may have places ahead.
+    ahead: Vec<usize>,
 }
 
 /// Whether there is room.
@@ -88,40 +83,39 @@ pub enum Freed {
 impl ConnLimits {
     /// `servers` in the pool's order: bound (0: none), hash of the id, load. `None`: none of them has a bound, and nothing is to be done.
     pub(super) fn new(
+        pool: &str,
         servers: impl Iterator<Item = (u32, u64, Rc<OwnLoad>)>,
         primaries: usize,
     ) -> Option<Self> {
-        let servers: Vec<Limited> = servers
-            .map(|(max, hash, own)| Limited {
-                max,
-                hash,
-                own,
-                told: Told::Yes,
-            })
+        let servers: Vec<ServerPlaces> = servers
+            .map(|(max, hash, own)| ServerPlaces::new(pool, max, hash, own))
             .collect();
         if servers.iter().all(|server| server.max == 0) {
             return None;
         }
         let none = || TierMasks::none(primaries, servers.len().saturating_sub(primaries));
-        let mut unlimited = none();
-        for (index, server) in servers.iter().enumerate() {
-            if server.max == 0 {
-                unlimited.insert(index);
-            }
-        }
-        Some(Self {
+        let mut limits = Self {
             full: none(),
-            unlimited,
+            unlimited: none(),
             next_looked_at: 0,
             next_swept: 0,
             sweep_left: 0,
             deaths_seen: 0,
             claims_seen: 0,
-            key: Vec::new(),
+            vms: 0,
             shares: VmShares::default(),
             pending: Vec::new(),
+            ahead: Vec::new(),
             servers,
-        })
+        };
+        for server in 0..limits.servers.len() {
+            if limits.servers.get(server).is_some_and(|it| it.max == 0) {
+                limits.unlimited.insert(server);
+            }
+            // What an earlier configuration wrote ahead is given back.
+            limits.note_ahead(server);
+        }
+        Some(limits)
     }
 
     /// Servers without a bound.
@@ -137,28 +131,27 @@ impl ConnLimits {
     /// Takes a place for a request that is sent next. The caller then counts it as in flight.
     pub(super) fn acquire(
         &mut self,
-        pool: &str,
         server: usize,
         slots: &Slots,
         data: &mut impl SharedData,
     ) -> Place {
-        let Some(limited) = self.servers.get(server).filter(|server| server.max > 0) else {
+        let (vms, is_written_known) = (self.vms, self.is_written_known(slots));
+        let Some(places) = self.servers.get_mut(server).filter(|it| it.max > 0) else {
             return Place::Taken;
         };
-        let (max, own) = (limited.max, limited.own.places());
-        write_key(pool, limited.hash, &mut self.key);
-        let mut total = 0;
-        let change = self.shares.change(&self.key, slots, data, |parts| {
-            total = others(parts, slots.owner()).saturating_add(own);
-            if total < max {
-                Own::Set(own.saturating_add(1).to_le_bytes())
-            } else {
-                Own::Unchanged
-            }
+        if is_written_known && places.has_place_ahead() {
+            return Place::Taken;
+        }
+        let changed = places.write(&mut self.shares, slots, data, |it, others| {
+            let own = it.own.places();
+            let has_room = others.saturating_add(own) < it.max;
+            has_room.then(|| it.with_ahead(own.saturating_add(1), others, vms))
         });
-        let taken = change == Change::Written;
+        let taken = changed.change == Change::Written;
         // Who lost eight races looks again before his next choice, like who saw it full.
-        self.note(server, !taken || total.saturating_add(1) >= max);
+        let is_full = !taken || places.total().saturating_add(1) >= places.max;
+        self.note(server, is_full);
+        self.note_ahead(server);
         if taken { Place::Taken } else { Place::Full }
     }
 
@@ -166,81 +159,79 @@ impl ConnLimits {
     /// at once; [`ConnLimits::let_go`] undoes it.
     pub(super) fn keep(
         &mut self,
-        pool: &str,
         server: usize,
         slots: &Slots,
         data: &mut impl SharedData,
     ) -> Place {
-        let Some(limited) = self.servers.get(server).filter(|server| server.max > 0) else {
+        let (vms, is_written_known) = (self.vms, self.is_written_known(slots));
+        let Some(places) = self.servers.get_mut(server).filter(|it| it.max > 0) else {
             return Place::Full;
         };
-        let (max, own) = (limited.max, limited.own.places());
-        write_key(pool, limited.hash, &mut self.key);
-        let change = self.shares.change(&self.key, slots, data, |parts| {
-            let total = others(parts, slots.owner()).saturating_add(own);
-            if total < max / 2 {
-                Own::Set(own.saturating_add(1).to_le_bytes())
-            } else {
-                Own::Unchanged
+        if !(is_written_known && places.has_place_ahead() && places.is_below_half()) {
+            let changed = places.write(&mut self.shares, slots, data, |it, others| {
+                let own = it.own.places();
+                let has_room = others.saturating_add(own) < it.max / 2;
+                has_room.then(|| it.with_ahead(own.saturating_add(1), others, vms))
+            });
+            if changed.change != Change::Written {
+                return Place::Full;
             }
-        });
-        if change != Change::Written {
-            return Place::Full;
         }
-        let kept = &limited.own.kept;
+        let kept = &places.own.kept;
         kept.set(kept.get().saturating_add(1));
+        self.note_ahead(server);
         Place::Taken
     }
 
     /// A place is not kept any more: the request is answered, by whomever, or over. [`ConnLimits::settle`] tells.
     pub(super) fn let_go(&mut self, server: usize) {
-        if let Some(limited) = self.servers.get(server).filter(|server| server.max > 0) {
-            let kept = &limited.own.kept;
+        if let Some(places) = self.servers.get(server).filter(|server| server.max > 0) {
+            let kept = &places.own.kept;
             kept.set(kept.get().saturating_sub(1));
             self.ended(server);
         }
     }
 
-    /// A request on a server has ended, and is not counted as in flight any more: [`ConnLimits::settle`] tells.
+    /// A request on a server has ended, and is not counted as in flight any more: [`ConnLimits::settle`] tells, unless the place may
+    /// stay with this VM until the next tick.
     pub(super) fn ended(&mut self, server: usize) {
-        if let Some(limited) = self.servers.get_mut(server)
-            && limited.max > 0
-            && limited.told == Told::Yes
-        {
-            limited.told = Told::NotYet;
-            self.pending.push(server);
+        let vms = self.vms;
+        let Some(places) = self.servers.get_mut(server).filter(|it| it.max > 0) else {
+            return;
+        };
+        if places.left_over() <= places.ahead_max(vms) && places.is_below_half() {
+            self.note_ahead(server);
+        } else {
+            self.note_pending(server);
         }
     }
 
     /// Tells others of requests that have ended. What cannot be written stays, and is tried again.
-    pub(super) fn settle(
-        &mut self,
-        pool: &str,
-        slots: &Slots,
-        data: &mut impl SharedData,
-    ) -> Freed {
+    pub(super) fn settle(&mut self, slots: &Slots, data: &mut impl SharedData) -> Freed {
+        self.settle_as(self.vms, slots, data)
+    }
+
+    /// `vms` as [`ServerPlaces::ahead_max`] has it: 0 writes nothing ahead.
+    fn settle_as(&mut self, vms: u32, slots: &Slots, data: &mut impl SharedData) -> Freed {
         let mut freed = Freed::Nothing;
         let pending = std::mem::take(&mut self.pending);
         for server in pending.iter().copied() {
-            let Some(limited) = self.servers.get_mut(server) else {
+            let Some(places) = self.servers.get_mut(server) else {
                 continue;
             };
-            let (max, own) = (limited.max, limited.own.places());
-            limited.told = Told::Yes;
-            write_key(pool, limited.hash, &mut self.key);
-            let (mut before, mut after) = (0, 0);
-            let change = self.shares.change(&self.key, slots, data, |parts| {
-                let others = others(parts, slots.owner());
-                before = others.saturating_add(part_of(parts, slots.owner()));
-                after = others.saturating_add(own);
-                part(own)
+            places.is_pending = false;
+            let max = places.max;
+            let changed = places.write(&mut self.shares, slots, data, |it, others| {
+                Some(it.with_ahead(it.own.places(), others, vms))
             });
-            self.note(server, after >= max);
-            if before >= max && after < max {
+            let is_full = places.total() >= max;
+            self.note(server, is_full);
+            self.note_ahead(server);
+            if changed.before >= max && changed.after < max {
                 freed = Freed::Some;
             }
-            if change == Change::NotWritten {
-                self.ended(server);
+            if changed.change == Change::NotWritten {
+                self.note_pending(server);
             }
         }
         // Keeps the allocation where nothing had to be kept.
@@ -252,25 +243,28 @@ impl ConnLimits {
     }
 
     /// Each tick, after that of `slots`: tries again what could not be told, and strikes out the dead.
-    pub(super) fn tick(
-        &mut self,
-        pool: &str,
-        slots: &mut Slots,
-        data: &mut impl SharedData,
-    ) -> Freed {
+    pub(super) fn tick(&mut self, slots: &mut Slots, data: &mut impl SharedData) -> Freed {
         // Others strike out a VM that stood still for too long, and it claims a slot anew.
         let seen = (slots.claims(), slots.deaths());
         if seen != (self.claims_seen, self.deaths_seen) {
             (self.claims_seen, self.deaths_seen) = seen;
             self.sweep_left = self.servers.len();
         }
-        let freed = self.settle(pool, slots, data);
+        self.vms = u32::try_from(slots.others().count()).map_or(0, |others| others + 1);
+        let given_back = self.ahead.len().min(SWEPT_AT_ONCE_MAX);
+        for server in self.ahead.split_off(self.ahead.len() - given_back) {
+            if let Some(places) = self.servers.get_mut(server) {
+                places.is_ahead = false;
+            }
+            self.note_pending(server);
+        }
+        let freed = self.settle_as(0, slots, data);
         let now = self.sweep_left.clamp(SWEPT_EACH_TICK, SWEPT_AT_ONCE_MAX);
         self.sweep_left = self.sweep_left.saturating_sub(now);
         (0..now.min(self.servers.len())).fold(freed, |freed, _| {
             let server = self.next_swept % self.servers.len();
             self.next_swept = (server + 1) % self.servers.len();
-            match self.sweep(pool, server, slots, data) {
+            match self.sweep(server, slots, data) {
                 Freed::Some => Freed::Some,
                 Freed::Nothing => freed,
             }
@@ -278,19 +272,14 @@ impl ConnLimits {
     }
 
     /// Looks whether some of those that were full still are.
-    pub(super) fn look_again(&mut self, pool: &str, slots: &Slots, data: &mut impl SharedData) {
-        self.look(pool, slots, data, LOOKED_AT_EACH);
+    pub(super) fn look_again(&mut self, slots: &Slots, data: &mut impl SharedData) {
+        self.look(slots, data, LOOKED_AT_EACH);
     }
 
     /// Looks at all that were full, as far as that can be done within one request. Whether one of them has room.
-    pub(super) fn look_at_all(
-        &mut self,
-        pool: &str,
-        slots: &Slots,
-        data: &mut impl SharedData,
-    ) -> Freed {
+    pub(super) fn look_at_all(&mut self, slots: &Slots, data: &mut impl SharedData) -> Freed {
         let before = self.full.count();
-        self.look(pool, slots, data, LOOKED_AT_MAX);
+        self.look(slots, data, LOOKED_AT_MAX);
         if self.full.count() < before {
             Freed::Some
         } else {
@@ -298,7 +287,7 @@ impl ConnLimits {
         }
     }
 
-    fn look(&mut self, pool: &str, slots: &Slots, data: &mut impl SharedData, most: usize) {
+    fn look(&mut self, slots: &Slots, data: &mut impl SharedData, most: usize) {
         let most = most.min(self.full.count());
         let mut next = self.next_looked_at;
         for _ in 0..most {
@@ -306,39 +295,34 @@ impl ConnLimits {
                 return;
             };
             next = server + 1;
-            let Some(limited) = self.servers.get(server) else {
+            let Some(places) = self.servers.get_mut(server) else {
                 return;
             };
-            let (max, own) = (limited.max, limited.own.places());
-            write_key(pool, limited.hash, &mut self.key);
-            self.shares.read(&self.key, data);
-            let total = others(self.shares.parts(), slots.owner()).saturating_add(own);
-            self.note(server, total >= max);
+            places.read(&mut self.shares, slots, data);
+            let is_full = places.total() >= places.max;
+            self.note(server, is_full);
         }
         self.next_looked_at = next;
     }
 
-    fn sweep(
-        &mut self,
-        pool: &str,
-        server: usize,
-        slots: &mut Slots,
-        data: &mut impl SharedData,
-    ) -> Freed {
-        let Some(limited) = self.servers.get(server).filter(|server| server.max > 0) else {
+    fn sweep(&mut self, server: usize, slots: &mut Slots, data: &mut impl SharedData) -> Freed {
+        let was_full = self.full.contains(server);
+        let Some(places) = self.servers.get_mut(server).filter(|it| it.max > 0) else {
             return Freed::Nothing;
         };
-        let (max, own) = (limited.max, limited.own.places());
-        let was_full = self.full.contains(server);
-        write_key(pool, limited.hash, &mut self.key);
-        self.shares.sweep(&self.key, slots, data, part(own));
-        let total = others(self.shares.parts(), slots.owner()).saturating_add(own);
-        self.note(server, total >= max);
-        if was_full && total < max {
+        places.sweep(&mut self.shares, slots, data);
+        let is_full = places.total() >= places.max;
+        self.note(server, is_full);
+        if was_full && !is_full {
             Freed::Some
         } else {
             Freed::Nothing
         }
+    }
+
+    /// Whether what was written last still stands: not between losing a slot and the first tick with the next.
+    fn is_written_known(&self, slots: &Slots) -> bool {
+        slots.index().is_some() && slots.claims() == self.claims_seen
     }
 
     fn note(&mut self, server: usize, is_full: bool) {
@@ -348,31 +332,23 @@ impl ConnLimits {
             self.full.remove(server);
         }
     }
-}
 
-fn part(in_flight: u32) -> Own<4> {
-    if in_flight == 0 {
-        Own::Gone
-    } else {
-        Own::Set(in_flight.to_le_bytes())
+    fn note_ahead(&mut self, server: usize) {
+        if let Some(places) = self.servers.get_mut(server)
+            && !places.is_ahead
+            && places.left_over() > 0
+        {
+            places.is_ahead = true;
+            self.ahead.push(server);
+        }
     }
-}
 
-fn others(parts: &[super::vm_shares::Part<4>], me: u64) -> u32 {
-    parts
-        .iter()
-        .filter(|part| part.owner != me)
-        .map(|part| u32::from_le_bytes(part.bytes))
-        .fold(0, u32::saturating_add)
-}
-
-fn part_of(parts: &[super::vm_shares::Part<4>], me: u64) -> u32 {
-    let own = parts.iter().find(|part| part.owner == me);
-    own.map_or(0, |part| u32::from_le_bytes(part.bytes))
-}
-
-fn write_key(pool: &str, hash: u64, key: &mut Vec<u8>) {
-    key.clear();
-    // Writing to a Vec does not fail.
-    drop(write!(key, "evenkeel/{pool}/conns/{hash:016x}"));
+    fn note_pending(&mut self, server: usize) {
+        if let Some(places) = self.servers.get_mut(server)
+            && !places.is_pending
+        {
+            places.is_pending = true;
+            self.pending.push(server);
+        }
+    }
 }

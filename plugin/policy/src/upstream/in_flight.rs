@@ -24,6 +24,8 @@ pub(super) struct OwnLoad {
     pub(super) in_flight: Cell<u32>,
     /// Places that are kept for requests in flight elsewhere, should they fail there.
     pub(super) kept: Cell<u32>,
+    /// Places that are written for this VM where all see them; never less than are taken.
+    pub(super) written: Cell<u32>,
     /// As the rule of the method has it that was asked last.
     pub(super) latency: Cell<Latency>,
     pub(super) life: Cell<ServerLife>,

@@ -22,6 +22,7 @@ mod pool_checks;
 mod pool_load;
 mod probe;
 mod server_life;
+mod server_places;
 mod server_record;
 mod shared_data;
 mod slots;

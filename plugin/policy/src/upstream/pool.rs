@@ -119,7 +119,7 @@ impl Pool {
         let bounded = bounds
             .zip(&loads)
             .map(|(max, (hash, own))| (max, *hash, Rc::clone(own)));
-        let limits = ConnLimits::new(bounded, primaries);
+        let limits = ConnLimits::new(&name, bounded, primaries);
         let need = match config.hash_balance_factor {
             Some(_) => LoadNeed::InFlight,
             None => config.algorithm.load_need(),

@@ -57,7 +57,7 @@ impl Pool {
             self.no_server += 1;
             Chosen::Nobody
         } else {
-            limits.look_again(&self.name, slots, data);
+            limits.look_again(slots, data);
             match self.pick_with_place(&mut limits, facts, random, slots, data) {
                 Some(picked) => {
                     self.picked(picked);
@@ -94,7 +94,7 @@ impl Pool {
     /// Tells others of requests that have ended; whether a server that others may wait for has room again.
     pub fn settle(&mut self, slots: &Slots, data: &mut impl SharedData) -> Freed {
         match &mut self.limits {
-            Some(limits) => limits.settle(&self.name, slots, data),
+            Some(limits) => limits.settle(slots, data),
             None => Freed::Nothing,
         }
     }
@@ -102,7 +102,7 @@ impl Pool {
     /// Each tick, after that of `slots`: puts right what could not be told, and what dead VMs left.
     pub fn tick_limits(&mut self, slots: &mut Slots, data: &mut impl SharedData) -> Freed {
         match &mut self.limits {
-            Some(limits) => limits.tick(&self.name, slots, data),
+            Some(limits) => limits.tick(slots, data),
             None => Freed::Nothing,
         }
     }
@@ -150,7 +150,7 @@ impl Pool {
             }
             match choices.get(0) {
                 Some(picked) => {
-                    if limits.acquire(&self.name, picked, slots, data) == Place::Taken {
+                    if limits.acquire(picked, slots, data) == Place::Taken {
                         return Some(picked);
                     }
                 }
@@ -159,7 +159,7 @@ impl Pool {
                         return None;
                     }
                     looked_at_all = Freed::Some;
-                    if limits.look_at_all(&self.name, slots, data) == Freed::Nothing {
+                    if limits.look_at_all(slots, data) == Freed::Nothing {
                         return None;
                     }
                 }
@@ -230,7 +230,7 @@ impl Pool {
                 group.build_tables(&self.servers, self.start);
                 group.choose_of(&open, &self.load, facts, random, &mut found);
                 let Some(server) = found.get(1) else { break };
-                if limits.keep(&self.name, server, slots, data) == Place::Taken {
+                if limits.keep(server, slots, data) == Place::Taken {
                     choices.push(server);
                 }
                 open.remove(server.saturating_sub(group.first));
