@@ -179,7 +179,9 @@ fn the_proxy_itself_serves_sessions() {
             other => Err(other),
         }
     });
-    story(&proxy, &nodes);
+    let mut bob = Browser::default();
+    bob.get(&proxy, "/captcha.php");
+    bob.sees(&proxy, "/login.php?code=7x2k", "welcome");
     proxy.signal(rustix::process::Signal::TERM);
     assert!(proxy.wait(PATIENCE).success());
 }
