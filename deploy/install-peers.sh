@@ -20,6 +20,7 @@ readonly COMMANDS=(
     "nginx nginx-light e2e,bench"
     "/usr/lib/nginx/modules/ngx_stream_module.so libnginx-mod-stream e2e"
     "php php-cli e2e"
+    "/usr/share/doc/php-redis php-redis e2e"
     "mariadbd mariadb-server e2e"
     "redis-server redis-server e2e"
     "curl curl e2e"

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use evenkeel_policy::client_ip::Walk;
 use evenkeel_policy::config::{AdminState, Chooser, PoolConfig, Tier};
 
-use crate::config::{Accept, Config};
+use crate::config::{Accept, BackendConfig, Config, StoreConfig};
+use evenkeel_session_store::gateway::Listen;
 
 /// Most trusted networks that are listed.
 const TRUSTED_SHOWN_MAX: usize = 8;
@@ -46,6 +47,9 @@ pub fn explain(config: &Config) -> String {
         None => "none".to_owned(),
     };
     let _ = writeln!(out, "workers: {}, access log: {log}", config.workers);
+    if let Some(store) = &config.session_store {
+        explain_store(&mut out, store);
+    }
     for (index, filter) in config.filters.iter().enumerate() {
         let _ = writeln!(
             out,
@@ -75,6 +79,40 @@ pub fn explain(config: &Config) -> String {
         explain_pool(&mut out, pool);
     }
     out
+}
+
+fn explain_store(out: &mut String, store: &StoreConfig) {
+    let backend = match &store.backend {
+        BackendConfig::Redis(_) => "in a Redis".to_owned(),
+        BackendConfig::Embedded(embedded) => match &embedded.path {
+            Some(path) => format!(
+                "in {}, on this machine only: more than one machine means Redis",
+                path.display()
+            ),
+            None => {
+                "in memory: they end with this process, and are on this machine only".to_owned()
+            }
+        },
+    };
+    let _ = writeln!(out, "sessions: {backend}");
+    let login = match store.gateway.users.len() {
+        0 => "without a password".to_owned(),
+        1 => "with a password".to_owned(),
+        users => format!("for {users} users"),
+    };
+    for listen in &store.listen {
+        let save_path = match listen {
+            Listen::Tcp(address) => format!("tcp://{address}"),
+            Listen::Unix { path, .. } => format!("unix://{}", path.display()),
+        };
+        let _ = writeln!(
+            out,
+            "sessions for PHP, {login}: session.save_path = \"{save_path}\""
+        );
+    }
+    for warning in &store.warnings {
+        let _ = writeln!(out, "  note: {warning}");
+    }
 }
 
 fn explain_trust(out: &mut String, config: &Config) {
@@ -198,6 +236,7 @@ listeners: [{name: web, bind: 127.0.0.1:8080, accept: balanced}]
 admin: {bind: 0.0.0.0:8404}
 workers: 2
 access_log: {path: /var/log/a.log}
+session_store: {path: /var/lib/e, resp: ['127.0.0.1:6380', 'unix:/run/e.sock'], auth: [{password: hunter2}]}
 policy:
   real_ip: {trusted: [10.0.0.0/8, 192.168.139.131], header: X-Forwarded-For, recursive: true}
   routes: [{match: {host: a.example.org}, pool: shop}, {pool: shop}]
@@ -217,6 +256,10 @@ f.yaml: valid
 listener web: 127.0.0.1:8080 http (HTTP/1.1, HTTP/2 by prior knowledge), connections to the worker with the fewest
 admin: 0.0.0.0:8404 (not only for this machine: it has no password)
 workers: 2, access log: /var/log/a.log
+sessions: in /var/lib/e, on this machine only: more than one machine means Redis
+sessions for PHP, with a password: session.save_path = \"tcp://127.0.0.1:6380\"
+sessions for PHP, with a password: session.save_path = \"unix:///run/e.sock\"
+  note: session_store.auth[0].password: stands in the file itself; password_file or ${NAME} keeps it out
 client address: x-forwarded-for of 10.0.0.0/8, 192.168.139.131: the last one there that is not trusted itself
 route 1: host a.example.org -> pool shop
 route 2: every request -> pool shop

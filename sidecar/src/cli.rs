@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, Faults};
 use crate::ctl::Ask;
 use crate::run::{self, RunOptions, Wrong};
-use crate::{check, ctl, demo, embedded, envoy, sealed};
+use crate::{check, ctl, demo, embedded, envoy, sealed, store};
 
 const FAILED: u8 = 1;
 const WRONG: u8 = 2;
@@ -37,6 +37,8 @@ enum Command {
         #[arg(short, long = "out", value_name = "DIR")]
         out: PathBuf,
     },
+    /// Run the session store for PHP alone, beside Envoy or another proxy
+    Store(File),
     /// Ask a running proxy to drain, change, add, remove or show servers, over its admin interface
     Ctl(Ask),
     /// Everything on one machine, nothing to install: three web nodes, the proxy, and a page that shows what it does
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
     let outcome = match Line::parse().command {
         Command::Run(file) => serve(&file.config),
         Command::Check(file) => explain(&file.config),
+        Command::Store(file) => serve_store(&file.config),
         Command::Envoy { file, out } => write_envoy(&file.config, &out),
         Command::Seal { out } => sealed::seal(&out)
             .map(|()| ExitCode::SUCCESS)
@@ -114,6 +117,10 @@ fn serve(path: &Path) -> Result<ExitCode, Failure> {
         ..RunOptions::default()
     };
     Ok(run::run(config, options)?)
+}
+
+fn serve_store(path: &Path) -> Result<ExitCode, Failure> {
+    Ok(store::run(&Config::load_store(path)?)?)
 }
 
 fn explain(path: &Path) -> Result<ExitCode, Failure> {
@@ -151,6 +158,7 @@ mod tests {
     fn commands_are_those_of_the_documentation() {
         for line in [
             &["run", "-c", "f"][..],
+            &["store", "-c", "f"],
             &["check", "-c", "f"],
             &["envoy", "-c", "f", "-o", "d"],
             &["ctl", "drain", "shop/a", "shop/b"],
@@ -171,7 +179,6 @@ mod tests {
             &["ctl", "drain"],
             &["ctl", "drain", "shop"],
             &["ctl", "weight", "0", "shop/a"],
-            &["store"],
         ] {
             assert!(
                 Line::try_parse_from([&["evenkeel"], line].concat()).is_err(),

@@ -234,6 +234,9 @@ async fn drain(
         tracing::warn!("{why}: {open} connections are cut");
     }
     tell_all(&shared, || Command::Stop);
+    if let Some(store) = &shared.store {
+        store.stop();
+    }
     let deadline = Instant::now() + STOP_WAIT_MAX;
     while !has_ended(&control.threads) && Instant::now() < deadline {
         sleep(DRAIN_LOOK).await;

@@ -26,6 +26,7 @@ mod reload;
 mod sealed;
 mod shared;
 mod slots;
+mod store;
 mod upstream;
 mod worker;
 mod worker_thread;

@@ -1,7 +1,7 @@
 //! A new configuration under way: all of it is made ready beside the old one; then it takes over, or nothing has happened.
 //!
 //! Sockets that both configurations name stay open and go on accepting. Requests in flight end on the old configuration and its
-//! plugins, in the same VMs. What a reload cannot change (`workers`, `admin`, how a listener accepts) is refused, with the rest.
+//! plugins, in the same VMs. What a reload cannot change (`workers`, `admin`, `session_store`, how a listener accepts) is refused, with the rest.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -94,6 +94,15 @@ fn refuse_unchangeable(
             "workers: {} instead of {workers} needs a restart",
             new.workers
         ));
+    }
+    let store = |config: &Config| {
+        config
+            .session_store
+            .as_ref()
+            .map(|store| store.source.clone())
+    };
+    if store(new) != store(old) {
+        return Err("session_store: another one needs a restart".to_owned());
     }
     if new.admin != old.admin {
         return Err("admin: another address needs a restart".to_owned());

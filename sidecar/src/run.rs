@@ -26,6 +26,7 @@ use crate::members::names::{self, Names};
 use crate::members::{self, Changes};
 use crate::modules::Modules;
 use crate::shared::{Options, Shared, WorkerHandle};
+use crate::store;
 use crate::worker::Command;
 use crate::worker_thread::{self, LogTo};
 
@@ -147,6 +148,11 @@ pub fn start(config: Config, options: RunOptions) -> anyhow::Result<Running> {
         .zip(&listeners)
         .map(|(listener, bound)| (listener.name.clone(), bound.address))
         .collect();
+    let store = config
+        .session_store
+        .as_ref()
+        .map(store::start)
+        .transpose()?;
     let (members, names) = (Changes::default(), Names::new(options.resolve.clone()));
     names::resolve(&names, &members, config.policy.pools.iter());
     let generation = Arc::new(Generation::new(
@@ -170,6 +176,7 @@ pub fn start(config: Config, options: RunOptions) -> anyhow::Result<Running> {
         generation: ArcSwap::from(Arc::clone(&generation)),
         members,
         names,
+        store,
         is_draining: AtomicBool::new(false),
         reloads_failed: AtomicUsize::new(0),
         refused_balanced: AtomicUsize::new(0),

@@ -12,6 +12,7 @@ use crate::counters::WorkerCounters;
 use crate::generation::Generation;
 use crate::members::Changes;
 use crate::members::names::Names;
+use crate::store::Store;
 use crate::worker::Command;
 
 /// Shared by all threads. Nothing of it is written on a request's path but a worker's own counters.
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     /// What was changed about servers at run time.
     pub(crate) members: Changes,
     pub(crate) names: Names,
+    /// The session store, where one is configured.
+    pub(crate) store: Option<Store>,
     pub(crate) is_draining: AtomicBool,
     pub(crate) reloads_failed: AtomicUsize,
     /// Connections to balanced listeners over `limits.connections`.

@@ -238,9 +238,9 @@ fn a_wrong_frame_is_refused_with_its_place() {
             "much",
         ),
         (
-            "listeners:\n  - {bind: '@bind'}\nsession_store: {backend: embedded}\n",
+            "listeners:\n  - {bind: '@bind'}\nsession_store: {ack: replica}\n",
             "3:",
-            "session_store",
+            "session_store.ack",
             "not served",
         ),
         (

@@ -1,6 +1,7 @@
 //! MariaDB and Redis, for checks that a filter cannot make itself.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -76,13 +77,28 @@ pub fn mariadb(name: &str) -> Option<Database> {
 
 /// A Redis with these options.
 pub fn redis(name: &str, options: &[&str]) -> Option<Database> {
-    let server = peers::find("redis-server")?;
     let (directory, address) = (TempDir::new().unwrap(), ports::free());
-    let mut command = Command::new(server);
+    let command = redis_command(address, directory.path(), options)?;
+    Some(started(name, address, directory, &command))
+}
+
+/// A Redis at an address that one had before, over what that one left in its folder.
+pub fn redis_at(address: SocketAddr, data: &Path, options: &[&str]) -> Option<Database> {
+    let command = redis_command(address, data, options)?;
+    Some(started(
+        "redis again",
+        address,
+        TempDir::new().unwrap(),
+        &command,
+    ))
+}
+
+fn redis_command(address: SocketAddr, data: &Path, options: &[&str]) -> Option<Command> {
+    let mut command = Command::new(peers::find("redis-server")?);
     command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);
     command.args(["--save", "", "--appendonly", "no", "--dir"]);
-    command.arg(directory.path()).args(options);
-    Some(started(name, address, directory, &command))
+    command.arg(data).args(options);
+    Some(command)
 }
 
 fn started(name: &str, address: SocketAddr, directory: TempDir, command: &Command) -> Database {

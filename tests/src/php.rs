@@ -29,6 +29,15 @@ const SCRIPTS: &[(&str, &str)] = &[
         "<?php header('Content-Type: text/event-stream'); header('Cache-Control: no-cache'); while (ob_get_level()) ob_end_flush();
         for ($i = 0; $i < (int)$_GET['n']; $i++) { echo \"data: $i\\n\\n\"; flush(); usleep(1000000); }",
     ),
+    // A captcha is made on one page and checked on another.
+    ("captcha.php", "<?php session_start(); $_SESSION['code'] = '7x2k'; echo 'made by ', getenv('NODE');"),
+    ("login.php", "<?php session_start(); $right = ($_SESSION['code'] ?? null) === $_GET['code']; if ($right) $_SESSION['user'] = 'ann';
+        echo $right ? 'welcome' : 'wrong captcha';"),
+    ("user.php", "<?php session_start(); echo $_SESSION['user'] ?? 'nobody';"),
+    ("logout.php", "<?php session_start(); session_destroy(); echo 'bye';"),
+    ("regenerate.php", "<?php session_start(); session_regenerate_id(true); echo $_SESSION['user'] ?? 'nobody';"),
+    // Reads, thinks, and writes: without a lock two of these at a time count as one.
+    ("count.php", "<?php session_start(); $n = $_SESSION['n'] ?? 0; usleep((int)($_GET['us'] ?? 5000)); $_SESSION['n'] = $n + 1; echo $n + 1;"),
     ("cookies.php", "<?php setcookie('one', '1'); setcookie('two', '2'); echo 'set';"),
 ];
 
@@ -36,12 +45,17 @@ const SCRIPTS: &[(&str, &str)] = &[
 pub struct Php {
     name: String,
     address: SocketAddr,
-    _directory: TempDir,
+    directory: TempDir,
     _child: Child,
 }
 
 /// Starts a PHP node with the pages above.
 pub fn php(name: &str) -> Php {
+    php_with(name, &[])
+}
+
+/// The same with further directives, as `php -d` takes them. What PHP complains of is in [`Php::errors`].
+pub fn php_with(name: &str, directives: &[&str]) -> Php {
     let address = ports::free();
     let directory = TempDir::new().unwrap();
     for (file, script) in SCRIPTS {
@@ -55,7 +69,23 @@ pub fn php(name: &str) -> Php {
         "max_execution_time=0",
         "-d",
         "output_buffering=0",
+        "-d",
+        "log_errors=1",
+        "-d",
+        "display_errors=0",
     ]);
+    let errors = directory.path().join("errors.log");
+    command
+        .arg("-d")
+        .arg(format!("error_log={}", errors.display()));
+    // Sessions in files are this node's own, as on a machine of its own.
+    command
+        .arg("-d")
+        .arg(format!("session.save_path={}", directory.path().display()));
+    for directive in directives {
+        command.args(["-d", directive]);
+    }
+    command.env("NODE", name);
     command
         .arg("-S")
         .arg(address.to_string())
@@ -66,7 +96,7 @@ pub fn php(name: &str) -> Php {
     let server = Php {
         name: name.to_owned(),
         address,
-        _directory: directory,
+        directory,
         _child: child,
     };
     eventually(
@@ -75,6 +105,13 @@ pub fn php(name: &str) -> Php {
         || Connection::open(address).map(drop),
     );
     server
+}
+
+impl Php {
+    /// Warnings and errors of its pages, as PHP logs them.
+    pub fn errors(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("errors.log")).unwrap_or_default()
+    }
 }
 
 impl Server for Php {

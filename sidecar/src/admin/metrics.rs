@@ -143,6 +143,9 @@ pub(super) fn render(shared: &Shared) -> String {
     process(&mut out, shared);
     servers(&mut out, shared);
     shared.process.render_metrics(&mut out);
+    if let Some(store) = &shared.store {
+        store.render(&mut out);
+    }
     out
 }
 

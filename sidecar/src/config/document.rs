@@ -18,7 +18,7 @@ pub type Unserved = Option<Value>;
 pub struct Document {
     pub listeners: Option<Vec<Mapping<Listener>>>,
     pub admin: Option<Mapping<Admin>>,
-    pub session_store: Unserved,
+    pub session_store: Option<Mapping<super::store_document::SessionStore>>,
     pub workers: Option<u64>,
     pub timeouts: Option<Mapping<Timeouts>>,
     pub limits: Option<Mapping<Limits>>,

@@ -6,6 +6,8 @@
 pub mod document;
 pub mod fault;
 pub mod locate;
+mod store;
+mod store_document;
 pub mod tls;
 mod valid;
 
@@ -22,6 +24,7 @@ use self::document::{Document, Mapping};
 use self::fault::Collector;
 pub use self::fault::Faults;
 use self::locate::{FILE_BYTES_MAX, Position, Tree};
+pub use self::store::{BackendConfig, StoreConfig};
 use self::valid::Validator;
 
 /// What a filter may need to notice that a request has waited for long enough.
@@ -39,6 +42,7 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub access_log: Option<AccessLog>,
+    pub session_store: Option<StoreConfig>,
     /// Filters that run before evenkeel's own, in order.
     pub filters: Vec<ExtraFilter>,
     /// The valid policy: pools, servers, timeouts.
@@ -47,6 +51,13 @@ pub struct Config {
     pub policy_json: serde_json::Value,
     /// What only Envoy can do; `None`: nothing.
     only_for_envoy: Option<Faults>,
+}
+
+/// What a file is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Proxy,
+    StoreAlone,
 }
 
 /// Where requests come in.
@@ -167,6 +178,22 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, each with its place.
     pub fn load(path: &Path) -> Result<Self, Faults> {
+        Self::load_for(Purpose::Proxy, path)
+    }
+
+    /// The same for a file of which only `session_store` is to be served; it need not have listeners.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_store(path: &Path) -> Result<StoreConfig, Faults> {
+        let config = Self::load_for(Purpose::StoreAlone, path)?;
+        let missing = || "has no session_store".to_owned();
+        config
+            .session_store
+            .ok_or_else(|| Faults::one(path.to_owned(), Position::default(), missing()))
+    }
+
+    fn load_for(purpose: Purpose, path: &Path) -> Result<Self, Faults> {
         let whole = |message| Faults::one(path.to_owned(), Position::default(), message);
         let size = std::fs::metadata(path)
             .map_err(|error| whole(format!("cannot be read: {error}")))?
@@ -177,7 +204,7 @@ impl Config {
         let bytes =
             std::fs::read(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|_| whole("is not UTF-8 text".to_owned()))?;
-        Self::parse(path, &text)
+        Self::parse_for(purpose, path, &text)
     }
 
     /// The same for a file that our own proxy is to serve by.
@@ -197,10 +224,14 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, Faults> {
+        Self::parse_for(Purpose::Proxy, path, text)
+    }
+
+    fn parse_for(purpose: Purpose, path: &Path, text: &str) -> Result<Self, Faults> {
         let tree =
             Tree::parse(text).map_err(|(at, message)| Faults::one(path.to_owned(), at, message))?;
         let mut faults = Collector::new(path.to_owned(), &tree);
-        let config = Self::from_tree(path, &tree, &mut faults);
+        let config = Self::from_tree(path, &tree, purpose, &mut faults);
         match (config, faults.finish()) {
             (Some(config), None) => Ok(config),
             (_, Some(faults)) => Err(faults),
@@ -213,11 +244,17 @@ impl Config {
     }
 
     /// `None` only after telling `faults` why.
-    fn from_tree(path: &Path, tree: &Tree, faults: &mut Collector<'_>) -> Option<Self> {
+    fn from_tree(
+        path: &Path,
+        tree: &Tree,
+        purpose: Purpose,
+        faults: &mut Collector<'_>,
+    ) -> Option<Self> {
         let json = match tree.to_json() {
             serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
             json => json,
         };
+        let store_source = json.get("session_store").cloned().unwrap_or_default();
         let document: Document = match serde_path_to_error::deserialize(json) {
             Ok(Mapping(document)) => document,
             Err(error) => {
@@ -234,13 +271,23 @@ impl Config {
             folder: &folder,
             faults,
         };
-        valid.unserved_document(&document);
-        let listeners = valid.listeners(document.listeners.as_deref());
+        let listeners = match (&document.listeners, purpose) {
+            (None, Purpose::StoreAlone) => Vec::new(),
+            _ => valid.listeners(document.listeners.as_deref()),
+        };
         let admin = valid.admin(document.admin.as_ref());
         let workers = valid.workers(document.workers);
         let timeouts = valid.timeouts(document.timeouts.as_ref());
         let limits = valid.limits(document.limits.as_ref());
         let access_log = valid.access_log(document.access_log.as_ref());
+        let store = document.session_store.as_ref().map(|Mapping(store)| store);
+        let session_store = valid.session_store(store, store_source);
+        if document.session_store.is_none() && purpose == Purpose::StoreAlone {
+            valid.faults.value(
+                "session_store",
+                "expected one, such as {backend: embedded, path: /var/lib/evenkeel}",
+            );
+        }
         let filters = valid.filters(document.filters.as_deref());
         let policy_json = document.policy.unwrap_or(serde_json::Value::Null);
         let policy = policy(&policy_json)
@@ -264,6 +311,7 @@ impl Config {
             timeouts,
             limits,
             access_log,
+            session_store,
             filters,
             policy,
             policy_json,

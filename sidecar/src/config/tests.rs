@@ -184,10 +184,6 @@ fn addresses_and_names() {
 fn what_later_versions_serve_is_refused_by_name() {
     let later = "understood, but not served by this version";
     refused(
-        &format!("{GOOD}session_store: {{backend: embedded}}\n"),
-        &format!("6:1: session_store: {later}"),
-    );
-    refused(
         &format!("{GOOD}timeouts: {{tcp_idle: 8h, tcp_drain: 0s}}\n"),
         &format!("6:12: timeouts.tcp_idle: {later}"),
     );

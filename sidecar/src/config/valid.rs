@@ -11,7 +11,7 @@ use evenkeel_policy::config::units::{parse_duration, parse_size};
 use evenkeel_policy::config::{check_name, network_set};
 use serde_json::Value;
 
-use super::document::{self, Document, Mapping, Unserved};
+use super::document::{self, Mapping, Unserved};
 use super::fault::Collector;
 use super::tls::{self, TlsFault};
 use super::{
@@ -35,7 +35,7 @@ const HEADERS_MAX: u64 = 10_000;
 const CONNECTIONS_MAX: u64 = 10_000_000;
 
 /// What is said of a key of a later version.
-const NOT_SERVED: &str = "understood, but not served by this version";
+pub(super) const NOT_SERVED: &str = "understood, but not served by this version";
 
 /// Checks everything except the policy, and says which part of it is what. Values that are wrong become their defaults: the collector knows.
 pub(super) struct Validator<'c, 't> {
@@ -231,7 +231,24 @@ impl Validator<'_, '_> {
         default: Duration,
         least: Duration,
     ) -> Duration {
-        let path = format!("timeouts.{key}");
+        self.span(
+            &format!("timeouts.{key}"),
+            value,
+            default,
+            least,
+            TIMEOUT_MAX,
+        )
+    }
+
+    /// A duration between two bounds.
+    pub(super) fn span(
+        &mut self,
+        path: &str,
+        value: Option<&Value>,
+        default: Duration,
+        least: Duration,
+        most: Duration,
+    ) -> Duration {
         let parsed = match value {
             None | Some(Value::Null) => return default,
             Some(Value::String(text)) => parse_duration(text),
@@ -240,16 +257,16 @@ impl Validator<'_, '_> {
             )),
         };
         match parsed {
-            Ok(duration) if (least..=TIMEOUT_MAX).contains(&duration) => duration,
+            Ok(duration) if (least..=most).contains(&duration) => duration,
             Ok(duration) => {
                 self.faults.value(
-                    &path,
-                    format!("expected {least:?} to {TIMEOUT_MAX:?}, found {duration:?}"),
+                    path,
+                    format!("expected {least:?} to {most:?}, found {duration:?}"),
                 );
                 default
             }
             Err(why) => {
-                self.faults.value(&path, why);
+                self.faults.value(path, why);
                 default
             }
         }
@@ -282,7 +299,13 @@ impl Validator<'_, '_> {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    fn count(&mut self, path: &str, value: Option<u64>, default: usize, most: u64) -> usize {
+    pub(super) fn count(
+        &mut self,
+        path: &str,
+        value: Option<u64>,
+        default: usize,
+        most: u64,
+    ) -> usize {
         match value {
             None => default,
             Some(value @ 1..) if value <= most => usize::try_from(value).unwrap_or(default),
@@ -294,7 +317,7 @@ impl Validator<'_, '_> {
         }
     }
 
-    fn size(&mut self, path: &str, value: Option<&Value>, default: u64) -> u64 {
+    pub(super) fn size(&mut self, path: &str, value: Option<&Value>, default: u64) -> u64 {
         let parsed = match value {
             None | Some(Value::Null) => return default,
             Some(Value::String(text)) => parse_size(text),
@@ -364,13 +387,8 @@ impl Validator<'_, '_> {
         valid
     }
 
-    /// Refuses, by name, what only later versions serve.
-    pub(super) fn unserved_document(&mut self, document: &Document) {
-        self.unserved("session_store", &document.session_store);
-    }
-
     /// A value that means "off" is accepted: doing nothing is then doing what was asked.
-    fn unserved(&mut self, path: &str, value: &Unserved) {
+    pub(super) fn unserved(&mut self, path: &str, value: &Unserved) {
         let off = match value {
             None | Some(Value::Null | Value::Bool(false)) => true,
             Some(Value::Number(number)) => number.as_u64() == Some(0),
@@ -399,7 +417,7 @@ impl Validator<'_, '_> {
         parsed
     }
 
-    fn file(&self, path: &str) -> PathBuf {
+    pub(super) fn file(&self, path: &str) -> PathBuf {
         self.folder.join(path)
     }
 }
