@@ -123,19 +123,17 @@ impl Case {
             .map(|host| json!({"address": format!("192.0.2.{host}:80")}))
             .collect();
         let pool = json!({"servers": servers});
-        let mut policy = json!({"routes": routes, "pools": {OTHERS: pool, FOUND: pool}});
         let real_ip = |networks: u64, recursive: bool| {
             let trusted: Vec<String> = (0..networks).map(network).collect();
             json!({"trusted": trusted, "header": "X-Forwarded-For", "recursive": recursive})
         };
-        match (self, feature) {
-            (Self::RealIp | Self::RealIpSteps, Feature::There) => {
-                policy["real_ip"] = real_ip(NETWORKS, true);
-            }
-            (Self::RealIpSteps, Feature::Missing) => policy["real_ip"] = real_ip(1, false),
-            _ => {}
-        }
-        policy
+        let pools = json!({OTHERS: pool, FOUND: pool});
+        let real_ip = match (self, feature) {
+            (Self::RealIp | Self::RealIpSteps, Feature::There) => real_ip(NETWORKS, true),
+            (Self::RealIpSteps, Feature::Missing) => real_ip(1, false),
+            _ => return json!({"routes": routes, "pools": pools}),
+        };
+        json!({"routes": routes, "pools": pools, "real_ip": real_ip})
     }
 
     fn routes(self) -> Vec<Value> {
