@@ -25,13 +25,14 @@ bench: build
 	deploy/install-peers.sh
 	EVENKEEL_BIN=$(EVENKEEL) cargo run --release --package evenkeel-tests --bin bench -- $(BENCH)
 
-# The long forms of the tests that have one.
+# The long forms of the tests that have one, and ten minutes of each fuzz target. Those alone: deploy/fuzz.sh
 soak:
 	deploy/install-peers.sh
 	cargo build
 	$(TARGET)/debug/evenkeel seal --out $(EVENKEEL)-debug
 	EVENKEEL_BIN=$(EVENKEEL)-debug EVENKEEL_SOAK=1 cargo test --package evenkeel-tests --test e2e
 	EVENKEEL_SOAK=1 cargo test --package evenkeel-host --test it hostile::
+	deploy/fuzz.sh
 
 lint:
 	cargo fmt --all --check

@@ -25,6 +25,7 @@ mod picks;
 mod process;
 mod rebuild;
 mod report;
+mod routes;
 mod spread;
 mod startup;
 mod statistics;
@@ -78,6 +79,8 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         sizes: Vec<usize>,
     },
+    /// What finding the client and the route costs within the filter: 50 networks and 20 hops, 1,000 routes, 100 expressions.
+    Routes(routes::Options),
     /// 10,000 servers in one pool, and 1,000 pools of 10: the first answer, memory of the filter, what a reload costs.
     Large,
     /// How evenly each method spreads when one of four servers is four times slower, beside nginx and HAProxy. A few minutes.
@@ -86,7 +89,7 @@ enum Command {
     Rebuild,
     /// Which rows there are, and which of them this machine can measure.
     Peers,
-    /// Everything above but `picks`, `large`, `spread` and `rebuild` (the default).
+    /// Everything above but `picks`, `routes`, `large`, `spread` and `rebuild` (the default).
     All,
     /// The loop of `filter`, for valgrind.
     #[command(hide = true)]
@@ -98,6 +101,19 @@ enum Command {
         /// Without the filter.
         #[arg(long)]
         nothing: bool,
+    },
+    /// The loop of `routes`, for valgrind.
+    #[command(hide = true)]
+    RoutesLoop {
+        #[arg(long)]
+        wasm: PathBuf,
+        #[arg(long)]
+        case: routes::Case,
+        #[arg(long)]
+        requests: u64,
+        /// Without what the case is about.
+        #[arg(long)]
+        missing: bool,
     },
 }
 
@@ -111,6 +127,7 @@ impl Command {
             Self::Idle => "idle",
             Self::Filter | Self::FilterLoop { .. } => "filter",
             Self::Picks { .. } => "picks",
+            Self::Routes(_) | Self::RoutesLoop { .. } => "routes",
             Self::Large => "large",
             Self::Spread => "spread",
             Self::Rebuild => "rebuild",
@@ -201,11 +218,25 @@ fn main() -> Result<()> {
             };
             return filter_cost::pass(&wasm, requests, with);
         }
+        Command::RoutesLoop {
+            wasm,
+            case,
+            requests,
+            missing,
+        } => {
+            let feature = if missing {
+                routes::Feature::Missing
+            } else {
+                routes::Feature::There
+            };
+            return routes::pass(&wasm, case, feature, requests);
+        }
         Command::Compare => report.add(compare::run(&scale, &choice)?)?,
         Command::Startup => report.add(startup::run(&scale, &choice)?)?,
         Command::Idle => report.add(idle::run(&scale, &choice)?)?,
         Command::Filter => report.add(filter_cost::run(&scale)?)?,
         Command::Picks { methods, sizes } => report.add(picks::run(&methods, &sizes)?)?,
+        Command::Routes(options) => report.add(routes::run(&scale, &options)?)?,
         Command::Large => report.add(large::run(&scale)?)?,
         Command::Spread => report.add(spread::run(&scale)?)?,
         Command::Rebuild => report.add(rebuild::run()?)?,

@@ -95,7 +95,7 @@ pub(crate) fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, bi
 }
 
 /// An IPv4 client of an IPv6 socket is an IPv4 client.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

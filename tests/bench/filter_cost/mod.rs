@@ -6,6 +6,7 @@
 
 mod in_proxy;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
@@ -25,7 +26,7 @@ use crate::process::on_path;
 use crate::report::{Section, Target, figure};
 use crate::statistics::Samples;
 
-const REQUEST: [(&str, &str); 11] = [
+pub const REQUEST: [(&str, &str); 11] = [
     (":authority", "www.example.com"),
     (":path", "/shop/item.php?id=1234"),
     (":method", "GET"),
@@ -44,7 +45,7 @@ const REQUEST: [(&str, &str); 11] = [
     ("cookie", "PHPSESSID=4kq2v9d0s1b7n3m8c6x5z2l1ha"),
     ("x-forwarded-for", "198.51.100.7"),
 ];
-const RESPONSE: [(&str, &str); 5] = [
+pub const RESPONSE: [(&str, &str); 5] = [
     (":status", "200"),
     ("server", "nginx"),
     ("date", "Mon, 23 Nov 2026 12:00:00 GMT"),
@@ -74,7 +75,7 @@ pub enum With {
 
 pub fn run(scale: &Scale) -> Result<Section> {
     let scratch = tempfile::tempdir()?;
-    let wasm = prepare(scratch.path())?;
+    let wasm = embedded_filter(scratch.path())?;
     let mut with = Samples::default();
     let mut without = Samples::default();
     let mut filter = Filter::start(&std::fs::read(&wasm)?)?;
@@ -156,7 +157,7 @@ pub fn pass(wasm: &Path, requests: u64, with: With) -> Result<()> {
 }
 
 /// Has `evenkeel envoy` write the filter: the one that is embedded in the binary.
-fn prepare(folder: &Path) -> Result<PathBuf> {
+pub fn embedded_filter(folder: &Path) -> Result<PathBuf> {
     let configuration = folder.join("evenkeel.yaml");
     let document = json!({
         "listeners": [{"name": "web", "bind": "127.0.0.1:8080", "mode": "http"}],
@@ -244,7 +245,7 @@ impl Filter {
     }
 }
 
-fn continues(verdict: &Verdict) -> Result<()> {
+pub fn continues(verdict: &Verdict) -> Result<()> {
     match verdict {
         Verdict::Continue => Ok(()),
         other => bail!("the filter did not let the request pass: {other:?}"),
@@ -252,51 +253,55 @@ fn continues(verdict: &Verdict) -> Result<()> {
 }
 
 /// CPU time of this thread that `work` takes.
-fn nanoseconds(work: impl FnOnce() -> Result<()>) -> Result<f64> {
+pub fn nanoseconds(work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let before = thread_nanoseconds();
     work()?;
     Ok(thread_nanoseconds() - before)
 }
 
-/// Instructions per request, filter and host, counted by callgrind.
+/// Instructions per request, filter and host.
 fn instructions(wasm: &Path, [few, many]: [u64; 2]) -> Result<f64> {
-    let valgrind = on_path("valgrind").context("no valgrind on the PATH")?;
-    let strace = on_path("strace").context("no strace on the PATH")?;
     let count = |requests: u64, with: With| -> Result<f64> {
-        let mut command = Command::new(&strace);
-        command
-            .args(WITHOUT_PRCTL)
-            .arg(&valgrind)
-            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-            .arg(std::env::current_exe()?);
-        command
-            .args(["filter-loop", "--requests", &requests.to_string()])
-            .arg("--wasm")
-            .arg(wasm);
+        let mut arguments: Vec<OsString> = vec!["filter-loop".into(), "--requests".into()];
+        arguments.extend([requests.to_string().into(), "--wasm".into(), wasm.into()]);
         if with == With::Nothing {
-            command.arg("--nothing");
+            arguments.push("--nothing".into());
         }
-        let output = command.output().context("running valgrind")?;
-        let text = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(
-            output.status.success(),
-            "valgrind ended with {}: {}",
-            output.status,
-            own_words(&text)
-        );
-        let line = text
-            .lines()
-            .find_map(|line| line.split_once("Collected : "))
-            .context("valgrind counted nothing")?;
-        line.1
-            .trim()
-            .parse()
-            .context("valgrind's count is not a number")
+        counted_instructions(&arguments)
     };
     let per_request = |with: With| -> Result<f64> {
         Ok((count(many, with)? - count(few, with)?) / (many - few) as f64)
     };
     Ok(per_request(With::Filter)? - per_request(With::Nothing)?)
+}
+
+/// Instructions of this program with these arguments, counted by callgrind.
+pub fn counted_instructions(arguments: &[OsString]) -> Result<f64> {
+    let valgrind = on_path("valgrind").context("no valgrind on the PATH")?;
+    let strace = on_path("strace").context("no strace on the PATH")?;
+    let mut command = Command::new(&strace);
+    command
+        .args(WITHOUT_PRCTL)
+        .arg(&valgrind)
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe()?)
+        .args(arguments);
+    let output = command.output().context("running valgrind")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(
+        output.status.success(),
+        "valgrind ended with {}: {}",
+        output.status,
+        own_words(&text)
+    );
+    let line = text
+        .lines()
+        .find_map(|line| line.split_once("Collected : "))
+        .context("valgrind counted nothing")?;
+    line.1
+        .trim()
+        .parse()
+        .context("valgrind's count is not a number")
 }
 
 /// What the program under valgrind said, and how valgrind says that it died.

@@ -159,27 +159,33 @@ fn last_v4(line: &[u8]) -> Option<(Option<&[u8]>, Ipv4Addr)> {
     let (mut octet, mut scale) = (0_u32, 1_u32);
     let mut at = line.len();
     // Ends: each round takes a byte, and after 15 of them there are four numbers or none.
-    loop {
-        at = at.checked_sub(1)?;
-        let byte = *line.get(at)?;
-        match byte {
-            b'0'..=b'9' if scale <= 100 => {
-                octet += u32::from(byte - b'0') * scale;
-                scale *= 10;
+    for byte in line.iter().rev() {
+        at -= 1;
+        let digit = u32::from(byte.wrapping_sub(b'0'));
+        if digit <= 9 {
+            if scale > 100 {
+                return None;
             }
-            b'.' | b' ' if scale > 1 && octet <= 255 && (scale == 10 || octet >= scale / 10) => {
-                address |= octet << shift;
-                if byte == b' ' {
-                    break;
-                }
-                if shift == 24 {
-                    return None;
-                }
-                shift += 8;
-                (octet, scale) = (0, 1);
-            }
-            _ => return None,
+            octet += digit * scale;
+            scale *= 10;
+            continue;
         }
+        // A number of its own digits: none of them a zero before others, and no more than a byte.
+        if scale == 1 || octet > 255 || (scale > 10 && octet < scale / 10) {
+            return None;
+        }
+        address |= octet << shift;
+        if *byte != b'.' {
+            break;
+        }
+        if shift == 24 {
+            return None;
+        }
+        shift += 8;
+        (octet, scale) = (0, 1);
+    }
+    if line.get(at) != Some(&b' ') {
+        return None;
     }
     // The first byte of a line is never a separator.
     let before = line.get(..at).filter(|_| shift == 24 && at > 0)?;

@@ -1,19 +1,11 @@
-//! The PROXY protocol of a listener (`proxy-protocol.txt` of HAProxy, versions 1 and 2): whose connection a balancer in front says it is.
+//! A header of the PROXY protocol as bytes (`proxy-protocol.txt` of HAProxy, versions 1 and 2): how far it reaches, and what it says.
 //!
-//! A listener with `proxy_protocol.from` requires the header from those peers and takes it from nobody else: who may send one, and
-//! does not, is cut off; who may not, and does, has sent a request that is no HTTP. Nothing is guessed.
-//!
-//! `LOCAL`, `UNKNOWN` and families that are not TCP over IP leave the socket's own addresses, as the specification says.
+//! Pure, and without anything else of this crate, so that fuzzing takes this file as it is.
 
-use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use proxy_header::{ParseConfig, Protocol, ProxyHeader, Tlv};
-use thiserror::Error;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-
-use super::accept::canonical;
 
 /// Longest header of version 1, with its line end.
 const V1_BYTES_MAX: usize = 107;
@@ -34,77 +26,66 @@ pub(crate) struct Ends {
     pub(crate) destination: SocketAddr,
 }
 
-/// Why there is no header.
-#[derive(Debug, Error)]
-pub(crate) enum Fault {
-    #[error("the connection broke off: {0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Header(&'static str),
+/// What of the stream belongs to the header, as far as what was read tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// This many bytes more.
+    Bytes(usize),
+    /// All up to a line end, which is within this many bytes.
+    Line(usize),
+    /// Nothing.
+    Complete,
 }
 
-/// Reads exactly the header. `None`: it leaves the socket's own addresses.
+/// What is to be read after `read`, the header's first bytes. Whoever reads what it says, over and over, ends: each answer but
+/// [`Rest::Complete`] stands for a byte or more, of a bounded number.
 ///
 /// # Errors
-/// No header, a broken or an overlong one, one whose checksum is wrong; the end of the stream.
-pub(crate) async fn read(stream: &mut TcpStream) -> Result<Option<Ends>, Fault> {
-    let mut header = vec![0; FIRST_BYTES];
-    stream.read_exact(&mut header).await?;
-    if header == V2_SIGNATURE {
-        header.resize(V2_FIXED_BYTES, 0);
-        let rest = header.get_mut(FIRST_BYTES..).unwrap_or_default();
-        stream.read_exact(rest).await?;
-        let length = v2_bytes(&header)?;
-        header.resize(length, 0);
-        let rest = header.get_mut(V2_FIXED_BYTES..).unwrap_or_default();
-        stream.read_exact(rest).await?;
-    } else if header.starts_with(b"PROXY ") {
-        read_line(stream, &mut header).await?;
+/// What was read begins no header, or an overlong one.
+pub(crate) fn rest(read: &[u8]) -> Result<Rest, &'static str> {
+    let Some(first) = read.get(..FIRST_BYTES) else {
+        return Ok(Rest::Bytes(FIRST_BYTES - read.len()));
+    };
+    if first == V2_SIGNATURE {
+        let length = match read.get(..V2_FIXED_BYTES) {
+            Some(fixed) => v2_bytes(fixed)?,
+            None => V2_FIXED_BYTES,
+        };
+        return Ok(match length.saturating_sub(read.len()) {
+            0 => Rest::Complete,
+            missing => Rest::Bytes(missing),
+        });
     }
-    parse(&header).map_err(Fault::Header)
-}
-
-/// Reads on to the line's end, and no byte further: what is looked at is taken only as far as it belongs to the line.
-async fn read_line(stream: &mut TcpStream, line: &mut Vec<u8>) -> Result<(), Fault> {
-    // Ends: each round adds a byte or more, up to the longest line.
-    while !line.ends_with(b"\n") {
-        let room = V1_BYTES_MAX.saturating_sub(line.len());
-        let mut seen = [0; V1_BYTES_MAX];
-        let seen = seen.get_mut(..room).unwrap_or_default();
-        if room == 0 {
-            return Err(Fault::Header("a line of version 1 that does not end"));
-        }
-        let length = stream.peek(seen).await?;
-        if length == 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-        }
-        let seen = seen.get(..length).unwrap_or_default();
-        let ours = seen
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .map_or(length, |end| end + 1);
-        let start = line.len();
-        line.resize(start + ours, 0);
-        let rest = line.get_mut(start..).unwrap_or_default();
-        stream.read_exact(rest).await?;
+    if !first.starts_with(b"PROXY ") {
+        return Err("expected a header of the PROXY protocol");
     }
-    Ok(())
+    if read.ends_with(b"\n") {
+        return Ok(Rest::Complete);
+    }
+    match V1_BYTES_MAX.saturating_sub(read.len()) {
+        0 => Err("a line of version 1 that does not end"),
+        room => Ok(Rest::Line(room)),
+    }
 }
 
 /// Length of a whole header of version 2, of which the fixed part is there.
-fn v2_bytes(fixed: &[u8]) -> Result<usize, Fault> {
+fn v2_bytes(fixed: &[u8]) -> Result<usize, &'static str> {
     let &[.., high, low] = fixed else {
-        return Err(Fault::Header("too short"));
+        return Err("too short");
     };
     let length = V2_FIXED_BYTES + usize::from(u16::from_be_bytes([high, low]));
     if length > V2_BYTES_MAX {
-        return Err(Fault::Header("a header of version 2 that is too long"));
+        return Err("a header of version 2 that is too long");
     }
     Ok(length)
 }
 
-/// Reads a whole header. The library reads; what it leaves open is checked here: strict numbers, the checksum, the lengths of TLVs.
-fn parse(header: &[u8]) -> Result<Option<Ends>, &'static str> {
+/// Reads a whole header; `None`: it leaves the socket's own addresses. The library reads; what it leaves open is checked here: strict
+/// numbers, the checksum, the lengths of TLVs.
+///
+/// # Errors
+/// No header, a broken one, one whose checksum is wrong, or more than a header.
+pub(crate) fn parse(header: &[u8]) -> Result<Option<Ends>, &'static str> {
     if is_local(header) {
         return Ok(None);
     }
@@ -127,6 +108,10 @@ fn parse(header: &[u8]) -> Result<Option<Ends>, &'static str> {
     }))
 }
 
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// Whether it is a whole header of the command `LOCAL`: whatever else it says is to be passed over.
 fn is_local(header: &[u8]) -> bool {
     const LOCAL: u8 = 0x20;
@@ -139,20 +124,19 @@ fn is_local(header: &[u8]) -> bool {
 /// Single spaces, and numbers as they are written in decimal. (After `UNKNOWN` anything goes.)
 fn check_v1(line: &[u8]) -> Result<(), &'static str> {
     let text = line.strip_suffix(b"\r\n").unwrap_or(line);
-    let text = std::str::from_utf8(text).map_err(|_| "a line of version 1 that is not text")?;
-    let mut words = text.split(' ');
-    if words.next() != Some("PROXY") {
+    let mut words = text.split(|byte| *byte == b' ');
+    if words.next() != Some(b"PROXY") {
         return Err("expected a header of the PROXY protocol");
     }
     match words.next() {
-        Some("UNKNOWN") => return Ok(()),
-        Some("TCP4" | "TCP6") => {}
+        Some(b"UNKNOWN") => return Ok(()),
+        Some(b"TCP4" | b"TCP6") => {}
         _ => return Err("expected TCP4, TCP6 or UNKNOWN"),
     }
     let ports = words.skip(2);
     for port in ports {
-        let is_decimal = port.bytes().all(|byte| byte.is_ascii_digit());
-        let has_zero = port.len() > 1 && port.starts_with('0');
+        let is_decimal = port.iter().all(u8::is_ascii_digit);
+        let has_zero = port.len() > 1 && port.starts_with(b"0");
         if !is_decimal || has_zero {
             return Err("a port that is not written as one");
         }
@@ -161,10 +145,13 @@ fn check_v1(line: &[u8]) -> Result<(), &'static str> {
 }
 
 fn check_v2(header: &[u8], parsed: &ProxyHeader<'_>) -> Result<(), &'static str> {
+    // Once, however many fields say what it is: it takes as long as the header.
+    let field = checksum_field(header);
+    let expected = (!field.is_empty()).then(|| checksum(header, field));
     // Ends: the TLVs of a bounded header have at least three bytes each.
     for tlv in parsed.tlvs() {
         match tlv.map_err(|_| "a TLV whose length is wrong")? {
-            Tlv::Crc32c(sum) if sum != checksum(header) => {
+            Tlv::Crc32c(sum) if Some(sum) != expected => {
                 return Err("a checksum that is wrong");
             }
             Tlv::UniqueId(id) if id.len() > UNIQUE_ID_BYTES_MAX => {
@@ -176,9 +163,8 @@ fn check_v2(header: &[u8], parsed: &ProxyHeader<'_>) -> Result<(), &'static str>
     Ok(())
 }
 
-/// CRC-32C of the header with the checksum's own bytes zero (`PP2_TYPE_CRC32C`; RFC 4960 appendix B).
-fn checksum(header: &[u8]) -> u32 {
-    let field = checksum_field(header);
+/// CRC-32C of the header with the checksum's own bytes, `field`, taken for zero (`PP2_TYPE_CRC32C`; RFC 4960 appendix B).
+fn checksum(header: &[u8], field: Range<usize>) -> u32 {
     let mut sum = u32::MAX;
     for (at, &byte) in header.iter().enumerate() {
         sum ^= u32::from(if field.contains(&at) { 0 } else { byte });
@@ -192,7 +178,7 @@ fn checksum(header: &[u8]) -> u32 {
 }
 
 /// Where the checksum stands; empty if there is none.
-fn checksum_field(header: &[u8]) -> std::ops::Range<usize> {
+fn checksum_field(header: &[u8]) -> Range<usize> {
     const CHECKSUM: u8 = 3;
     let family = header.get(13).copied().unwrap_or_default();
     let addresses = match family >> 4 {
@@ -254,6 +240,7 @@ mod tests {
         );
         check(b"PROXY UNKNOWN\r\n", Ok(None));
         check(b"PROXY UNKNOWN any thing  at all 1 2\r\n", Ok(None));
+        check(b"PROXY UNKNOWN \xff\0\r\n", Ok(None));
         let refused: [&[u8]; 17] = [
             b"GET / HTTP/1.1\r\n",
             b"PROXY TCP4 192.0.2.1 198.51.100.1 4444 80\n",
@@ -322,14 +309,14 @@ mod tests {
     #[test]
     fn the_checksum_is_verified() {
         // The check value of CRC-32C.
-        assert_eq!(checksum(b"123456789"), 0xe306_9283);
+        assert_eq!(checksum(b"123456789", 0..0), 0xe306_9283);
         let mut header = v2(
             0x21,
             0x11,
             &[V4, &[4, 0, 1, 0, 3, 0, 4, 0, 0, 0, 0, 5, 0, 1, 7]].concat(),
         );
         assert_eq!(checksum_field(&header), 35..39);
-        let sum = checksum(&header).to_be_bytes();
+        let sum = checksum(&header, 35..39).to_be_bytes();
         header[35..39].copy_from_slice(&sum);
         check(&header, Ok(Some(("192.0.2.1:4444", "198.51.100.1:80"))));
         for at in 12..header.len() {
@@ -351,6 +338,39 @@ mod tests {
             for length in 0..whole.len() {
                 check(&whole[..length], Err(""));
             }
+        }
+    }
+
+    #[test]
+    fn a_header_reaches_as_far_as_it_says_and_no_further() {
+        let line = b"PROXY TCP4 192.0.2.1 198.51.100.1 4444 80\r\n";
+        let binary = v2(0x21, 0x11, V4);
+        let long = v2(0x21, 0x11, &[0; V2_BYTES_MAX]);
+        let rows: [(&[u8], Result<Rest, &str>); 12] = [
+            (b"", Ok(Rest::Bytes(12))),
+            (b"PROXY ", Ok(Rest::Bytes(6))),
+            (&line[..12], Ok(Rest::Line(V1_BYTES_MAX - 12))),
+            (line, Ok(Rest::Complete)),
+            (
+                &[b"PROXY ".as_slice(), &[b'x'; 100]].concat(),
+                Ok(Rest::Line(1)),
+            ),
+            (
+                &[b"PROXY ".as_slice(), &[b'x'; 101]].concat(),
+                Err("a line of version 1 that does not end"),
+            ),
+            (
+                b"GET / HTTP/1",
+                Err("expected a header of the PROXY protocol"),
+            ),
+            (&binary[..12], Ok(Rest::Bytes(4))),
+            (&binary[..16], Ok(Rest::Bytes(12))),
+            (&binary[..27], Ok(Rest::Bytes(1))),
+            (&binary, Ok(Rest::Complete)),
+            (&long[..16], Err("a header of version 2 that is too long")),
+        ];
+        for (read, expected) in rows {
+            assert_eq!(rest(read), expected, "{}", String::from_utf8_lossy(read));
         }
     }
 }
