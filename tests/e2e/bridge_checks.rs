@@ -44,14 +44,14 @@ fn mariadb_lets_in_and_answers() {
     };
     let at = database.address();
     let read_only = Some("SELECT @@global.read_only");
-    // Users are made after the port is open.
+    // Users are made after the port is open, this one after the other that is let in.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    eventually("the user is there", PATIENCE, || {
+    eventually("the users are there", PATIENCE, || {
         runtime
-            .block_on(run(&mysql("evenkeel", "secret", None, None), at, TIMEOUT))
+            .block_on(run(&mysql("nobody", "", None, None), at, TIMEOUT))
             .outcome
     });
     check(&mysql("evenkeel", "secret", read_only, Some("0")), at, None);

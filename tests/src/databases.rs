@@ -49,10 +49,13 @@ pub fn mariadb(name: &str) -> Option<Database> {
     let at = |file: &str| directory.path().join(file);
     std::fs::write(at("users.sql"), USERS).unwrap();
     let datadir = format!("--datadir={}", at("data").display());
+    // Servers that share a folder for temporary files remove each other's at their start.
+    let tmpdir = format!("--tmpdir={}", directory.path().display());
     let common = [
         "--no-defaults",
         "--user=root",
         &datadir,
+        &tmpdir,
         "--skip-name-resolve",
     ];
     let made = Command::new(install)
