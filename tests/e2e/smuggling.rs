@@ -83,7 +83,8 @@ const DENIED: u16 = 403;
 const PATIENCE: Duration = Duration::from_secs(10);
 const SECOND_ANSWER: Duration = Duration::from_secs(1);
 
-fn proxy(web: &doubles::Double, host: Host) -> Proxy {
+/// In front of a server that keeps what it gets, with one path that nobody may reach.
+pub(crate) fn proxy(web: &doubles::Double, host: Host) -> Proxy {
     // Without what the proxy tells of the client a request is as short as it was. (Envoy cannot do without X-Forwarded-Proto.)
     let policy = "\
 request_headers: {remove: [X-Real-IP, X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Port, X-Request-Id]}

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use evenkeel_tests::{Cluster, Connection, Host, Proxy, both_hosts, doubles, eventually};
+use evenkeel_tests::{Connection, Host, Proxy, both_hosts, doubles, eventually};
+
+use crate::smuggling::proxy;
 
 both_hosts!(
     what_would_be_something_else_in_http1_reaches_no_server,
@@ -60,14 +62,6 @@ fn request(stream: u8, fields: Fields<'_>, body: Option<&str>) -> Vec<u8> {
     };
     let head = frame(HEADERS, END_HEADERS, stream, &block);
     [head, frame(DATA, END_STREAM, stream, body.as_bytes())].concat()
-}
-
-fn proxy(web: &doubles::Double, host: Host) -> Proxy {
-    let policy = "\
-request_headers: {remove: [X-Real-IP, X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Port, X-Request-Id]}
-routes: [{match: {path: /hidden}, deny: true}, {pool: web}]
-pools: {web: {servers: [{address: '@web'}]}}";
-    Cluster::new().server(web).policy(policy).on(host)
 }
 
 /// What the server got of a request, without the one that follows it on the same connection; whether that one is answered, or the

@@ -142,12 +142,8 @@ impl ConnLimits {
         if is_written_known && places.has_place_ahead() {
             return Place::Taken;
         }
-        let changed = places.write(&mut self.shares, slots, data, |it, others| {
-            let own = it.own.places();
-            let has_room = others.saturating_add(own) < it.max;
-            has_room.then(|| it.with_ahead(own.saturating_add(1), others, vms))
-        });
-        let taken = changed.change == Change::Written;
+        let change = places.take(places.max, vms, &mut self.shares, slots, data);
+        let taken = change == Change::Written;
         // Who lost eight races looks again before his next choice, like who saw it full.
         let is_full = !taken || places.total().saturating_add(1) >= places.max;
         self.note(server, is_full);
@@ -168,12 +164,8 @@ impl ConnLimits {
             return Place::Full;
         };
         if !(is_written_known && places.has_place_ahead() && places.is_below_half()) {
-            let changed = places.write(&mut self.shares, slots, data, |it, others| {
-                let own = it.own.places();
-                let has_room = others.saturating_add(own) < it.max / 2;
-                has_room.then(|| it.with_ahead(own.saturating_add(1), others, vms))
-            });
-            if changed.change != Change::Written {
+            let change = places.take(places.max / 2, vms, &mut self.shares, slots, data);
+            if change != Change::Written {
                 return Place::Full;
             }
         }

@@ -88,6 +88,23 @@ impl ServerPlaces {
         places.saturating_add(below_half.min(self.ahead_max(vms) / 2))
     }
 
+    /// Writes one place more than is needed now, and some ahead, if fewer than `bound` are taken.
+    pub(super) fn take(
+        &mut self,
+        bound: u32,
+        vms: u32,
+        shares: &mut VmShares<4>,
+        slots: &Slots,
+        data: &mut impl SharedData,
+    ) -> Change {
+        let changed = self.write(shares, slots, data, |it, others| {
+            let own = it.own.places();
+            let has_room = others.saturating_add(own) < bound;
+            has_room.then(|| it.with_ahead(own.saturating_add(1), others, vms))
+        });
+        changed.change
+    }
+
     /// Writes what `decide` makes of others' places; `None`: all stays as it is.
     pub(super) fn write(
         &mut self,
